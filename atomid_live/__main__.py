@@ -1,0 +1,5 @@
+"""`python -m atomid_live`."""
+
+from atomid_live.cli import main
+
+main()

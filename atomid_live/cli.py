@@ -1,0 +1,353 @@
+"""The commands: thin, each imports what it needs when it is called, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import cyclopts
+from cyclopts import App, Group, Parameter
+
+from atomid_live import __version__
+from atomid_live.errors import AtomidError
+
+app = App(
+    name="atomid-live",
+    version=__version__,
+    help="Live atom columns, drift and strain beside a scanning transmission electron microscope.",
+    help_format="plaintext",
+)
+simulate = App(name="simulate", help="Simulated frames with known truth.")
+evaluate = App(name="evaluate", help="Compare with truth.")
+config = App(name="config", help="Settings.")
+for group in (simulate, evaluate, config):
+    app.command(group)
+
+_SHARED = Group("Shared options", sort_key=9)
+
+
+@Parameter(name="*", group=_SHARED)
+@dataclass(frozen=True)
+class Shared:
+    """Options that most commands know; a value given here is stronger than one in the settings file."""
+
+    config: Path | None = None
+    "Settings file (TOML)."
+    model: str | None = None
+    "Detector by name; dog is the classical one."
+    backend: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] | None = None
+    "What runs the network."
+    threads: int | None = None
+    "Processor threads; default half the cores."
+    pixel_size_nm: str | None = None
+    "Pixel size X[,Y] in nm, over what the file says."
+    detector: str | None = None
+    "Which detector's images to take; default HAADF."
+    polarity: Literal["bright", "dark", "auto"] | None = None
+    "Columns brighter (HAADF) or darker (ABF) than around them."
+    threshold: float | None = None
+    "Least score of a column, 0 to 1; without it the detector chooses."
+    min_separation: str | None = None
+    "Least distance of two columns: 5px, 0.15nm or 0.5d (d = spacing)."
+    reference: str | None = None
+    "Strain reference: first:N, frame, region, material:NAME or file.cif."
+    out: Path | None = None
+    "Folder that receives one session folder per run."
+    display: tuple[Literal["terminal", "window", "none"], ...] | None = None
+    "Where to show; may be given more than once."
+    annotate: str | None = None
+    "Annotated frames to save: all, N (every Nth), events or none."
+    json: bool | None = None
+    "One JSON line per frame on standard output."
+    verbose: bool | None = None
+    "Log details."
+
+    def keys(self) -> dict[str, Any]:
+        """Dotted settings keys of what was given."""
+        return {
+            "detect.model": self.model,
+            "detect.backend": self.backend,
+            "threads": self.threads,
+            "frame.pixel_size_nm": self.pixel_size_nm,
+            "frame.detector": self.detector,
+            "frame.polarity": self.polarity,
+            "detect.threshold": self.threshold,
+            "detect.min_separation": self.min_separation,
+            "strain.reference": self.reference,
+            "output.out": self.out,
+            "output.display": self.display,
+            "output.annotate": self.annotate,
+            "output.json_lines": self.json,
+            "output.verbose": self.verbose,
+        }
+
+
+def _prepared(shared: Shared, more: Mapping[str, Any] | None = None) -> Any:
+    """Resolve settings and behave as a quiet guest; returns `assemble.Prepared`."""
+    from atomid_live.guest import behave
+    from atomid_live.settings import resolve
+
+    settings, origins = resolve(shared.config, {**shared.keys(), **(more or {})})
+    behave(settings.threads)
+    from atomid_live.assemble import Prepared
+
+    return Prepared(settings, origins)
+
+
+@app.command
+def demo(*, shared: Shared = Shared(), frames: int = 40, seed: int = 1) -> int:
+    """Watch a simulated Spectra 300 for about a minute and compare with its truth; ends by itself.
+
+    Parameters
+    ----------
+    frames
+        How many frames the simulated microscope writes.
+    seed
+        Seed of the specimen, the noise and the drift.
+    """
+    from atomid_live.demo import run_demo
+
+    return run_demo(_prepared(shared), frames, seed)
+
+
+@app.command
+def watch(
+    folder: Path,
+    *,
+    shared: Shared = Shared(),
+    existing: Literal["last", "process", "skip"] | None = None,
+    recursive: bool | None = None,
+    until_idle: float | None = None,
+    max_frames: int | None = None,
+) -> int:
+    """Watch a folder and analyse each frame as it is written; nothing in the folder is ever touched.
+
+    Parameters
+    ----------
+    folder
+        Folder into which the microscope's software saves.
+    existing
+        Files already there: the newest only, all, or none. Default: the newest on a fresh session, else what the ledger lacks.
+    recursive
+        Watch sub-folders too.
+    until_idle
+        End after this many seconds without a new frame.
+    max_frames
+        End after this many frames.
+    """
+    more = {
+        "source.existing": existing,
+        "source.recursive": recursive,
+        "source.until_idle_s": until_idle,
+        "source.max_frames": max_frames,
+    }
+    return int(_prepared(shared, more).watch(folder))
+
+
+@app.command
+def listen(
+    address: str,
+    *,
+    shared: Shared = Shared(),
+    until_idle: float | None = None,
+    max_frames: int | None = None,
+    insecure: bool = False,
+) -> int:
+    """Take live frames from a ZMQ publisher (SUB, array-1.0); the newest is shown, overtaken ones are counted.
+
+    Parameters
+    ----------
+    address
+        For example tcp://127.0.0.1:5555.
+    until_idle
+        End after this many seconds without a new frame.
+    max_frames
+        End after this many frames.
+    insecure
+        Allow an address on another machine, although the stream is neither encrypted nor authenticated.
+    """
+    more = {"source.until_idle_s": until_idle, "source.max_frames": max_frames}
+    return int(_prepared(shared, more).listen(address, insecure))
+
+
+@app.command
+def replay(
+    paths: Annotated[list[Path], Parameter(consume_multiple=True, negative=())],
+    *,
+    shared: Shared = Shared(),
+    pace: float = 0.0,
+    max_frames: int | None = None,
+) -> int:
+    """Run saved frames through the same path as live ones.
+
+    Parameters
+    ----------
+    paths
+        Files or folders, in the order to be taken; a folder's files are taken in natural order.
+    pace
+        Seconds between frames; 0 is as fast as possible.
+    max_frames
+        End after this many frames.
+    """
+    return int(_prepared(shared, {"source.max_frames": max_frames}).replay(paths, pace))
+
+
+@app.command
+def detect(files: Annotated[list[Path], Parameter(consume_multiple=True, negative=())], *, shared: Shared = Shared()) -> int:
+    """Find the columns of single frames; writes STEM.atoms.csv and STEM.annotated.png into --out (default: here).
+
+    Parameters
+    ----------
+    files
+        Frames to read; stacks give one result per frame.
+    """
+    return int(_prepared(shared).detect(files))
+
+
+@simulate.command(name="session")
+def simulate_session(
+    folder: Path,
+    *,
+    frames: int = 40,
+    pace: float = 1.0,
+    crystal: str = "ReS2",
+    seed: int = 1,
+    mode: Literal["rename", "direct", "slow", "stack", "faulty"] = "rename",
+) -> int:
+    """Write frames into a folder as a Spectra 300 would, with the truth beside it (FOLDER.truth).
+
+    Parameters
+    ----------
+    folder
+        Where the frames go.
+    frames
+        How many.
+    pace
+        Seconds between frames.
+    crystal
+        Which crystal; a wrong name lists the known ones.
+    seed
+        Seed of specimen, noise and drift.
+    mode
+        How files appear: renamed into place, written in place, piece by piece, as one growing stack, or with faults.
+    """
+    from atomid_live.simulate.microscope import write_session
+
+    return write_session(folder, crystal=crystal, frames=frames, pace_s=pace, seed=seed, mode=mode)
+
+
+@evaluate.command
+def points(
+    pred: Path,
+    truth: Path,
+    *,
+    mask: tuple[str, ...] = (),
+    frame_size: str | None = None,
+    pixel_size_nm: float | None = None,
+    tolerance: str = "0.5",
+    json: bool = False,
+) -> int:
+    """Score found positions against true ones, matched one to one.
+
+    Parameters
+    ----------
+    pred
+        Table of positions found, e.g. an atoms.csv.
+    truth
+        Table of true positions; headers `Peak#,X,Y,Phase`, ` ,X,Y`, `X,Y` and none are understood.
+    mask
+        Area to leave out, x0:x1,y0:y1 in pixels; may be given more than once.
+    frame_size
+        W,H in pixels, so that points near the border are left out.
+    pixel_size_nm
+        For distances in pm.
+    tolerance
+        Largest distance of a pair: a fraction of the true mean spacing (0.5) or pixels (4px).
+    json
+        Print one JSON object.
+    """
+    from atomid_live.evaluate.points import evaluate_points, report_text
+
+    report = evaluate_points(
+        pred, truth, mask=mask, frame_size_xy=_size(frame_size), pixel_size_nm=pixel_size_nm, tolerance=tolerance
+    )
+    if json:
+        import json as library
+
+        print(library.dumps(report))
+    else:
+        print(report_text(report))
+    return 0
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from atomid_live.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--frame-size is {text!r}; give width,height in pixels, e.g. 1024,1024") from None
+    return width, height
+
+
+@app.command
+def bench(*, shared: Shared = Shared(), frames: int = 24, size: int = 1024) -> int:
+    """Time the whole chain, warm, stage by stage, on simulated frames with about 7000 columns.
+
+    Parameters
+    ----------
+    frames
+        How many different frames; at least 16.
+    size
+        Side of a frame in pixels.
+    """
+    from atomid_live.bench import run_bench
+
+    return run_bench(_prepared(shared), frames, size)
+
+
+@app.command
+def doctor(folder: Path | None = None, *, shared: Shared = Shared()) -> int:
+    """Look over this PC: versions, processors, model, disk, folder and clock; says what to do about each problem.
+
+    Parameters
+    ----------
+    folder
+        The folder you mean to watch.
+    """
+    from atomid_live.doctor import examine
+
+    return examine(_prepared(shared), folder)
+
+
+@config.command
+def show(*, shared: Shared = Shared()) -> int:
+    """Print each setting with its value, its origin and its meaning."""
+    from atomid_live.settings import describe, resolve
+
+    settings, origins = resolve(shared.config, shared.keys())
+    for line in describe(settings, origins):
+        print(line)
+    return 0
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"atomid-live: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and leave with the exit code of CONTRACT."""
+    try:
+        raise SystemExit(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+    except cyclopts.CycloptsError as error:
+        _fail(f"{error}\nTry `atomid-live --help`.", 2)
+    except AtomidError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 1)

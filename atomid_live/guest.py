@@ -1,0 +1,33 @@
+"""A quiet guest on the microscope's PC: below-normal priority and few threads, set before heavy libraries load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+
+def default_threads() -> int:
+    """Half of the processors this process may use, at least one."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // 2)
+
+
+def behave(threads: int | None) -> int:
+    """Lower this process's priority, limit library threads, and return the number of threads to use.
+
+    Must run before numpy, numba or cv2 are imported: they read their thread limits at import.
+    """
+    count = threads or default_threads()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(count)
+    with contextlib.suppress(OSError, AttributeError):
+        if sys.platform == "win32":
+            import ctypes
+
+            below_normal = 0x4000
+            kernel = ctypes.windll.kernel32
+            kernel.SetPriorityClass(kernel.GetCurrentProcess(), below_normal)
+        else:
+            os.nice(max(0, 5 - os.nice(0)))
+    return count

@@ -1,0 +1,125 @@
+"""One frame in, one result out: the same path for live, replay and batch; no thread, no file, no screen.
+
+`measure` is pure and may run in any order; `track` keeps the past (drift, strain reference, monitor) and must see the
+frames strictly in sequence order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter
+from types import MappingProxyType
+
+import numpy as np
+
+from atomid_live.drift.segments import SegmentKeeper
+from atomid_live.drift.tracker import DriftTracker
+from atomid_live.flags import Flag
+from atomid_live.lattice import find_lattice
+from atomid_live.protocols import Detector
+from atomid_live.settings import Settings
+from atomid_live.strain.gpa import gpa
+from atomid_live.strain.tracker import StrainTracker
+from atomid_live.types import Frame, Measurement, Result
+
+
+class Stopwatch:
+    """Milliseconds per named stage."""
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self._clock = clock
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what runs inside the `with` block."""
+        begun = self._clock()
+        try:
+            yield
+        finally:
+            self.ms[name] = (self._clock() - begun) * 1e3
+
+
+def _frame_flags(frame: Frame) -> int:
+    flags = 0
+    if not all(np.isfinite(frame.pixel_size_yx_nm)):
+        flags |= Flag.UNCALIBRATED
+    if frame.time_source == "estimated":
+        flags |= Flag.TIME_ESTIMATED
+    if frame.display_scaled:
+        flags |= Flag.DISPLAY_SCALED
+    return int(flags)
+
+
+class Pipeline:
+    """Detector, drift tracker and strain tracker in their order."""
+
+    def __init__(self, detector: Detector, settings: Settings) -> None:
+        self.detector = detector
+        self._settings = settings
+        self._segments = SegmentKeeper(settings.drift)
+        self._drift = DriftTracker(settings.drift)
+        self._strain = StrainTracker(settings.strain)
+
+    def warm_up(self, shape: tuple[int, int]) -> None:
+        """Compile and allocate everything for frames of this shape, leaving no trace in the trackers."""
+        self.detector.warm_up(shape)
+
+    def measure(self, frame: Frame) -> Measurement:
+        """Find columns, lattice and GPA of one frame alone."""
+        watch = Stopwatch()
+        with watch.stage("detect"):
+            detections = self.detector.detect(frame)
+        with watch.stage("lattice"):
+            lattice = find_lattice(detections, frame.shape)
+        with watch.stage("gpa"):
+            phase = gpa(frame, lattice, self._settings.strain)
+        return Measurement(detections, lattice, phase, MappingProxyType(watch.ms))
+
+    def track(self, frame: Frame, measured: Measurement) -> Result:
+        """Put a measurement into the history: drift, strain against the reference, monitor."""
+        watch = Stopwatch()
+        segment, segment_reason = self._segments.check(frame)
+        if segment_reason:
+            self._drift.reset(segment)
+            self._strain.reset(segment_reason)
+        with watch.stage("drift"):
+            drift = self._drift.update(frame, measured.detections, measured.lattice)
+        with watch.stage("strain"):
+            strain, reading = self._strain.update(frame, measured.detections, measured.lattice, drift, measured.gpa)
+        flags = _frame_flags(frame) | measured.detections.frame_flags | measured.lattice.flags | drift.flags | reading.flags
+        if segment_reason:
+            flags |= Flag.SEGMENT_START
+        return Result(
+            sequence=frame.sequence,
+            shape=frame.shape,
+            time_s=frame.time_s,
+            time_source=frame.time_source,
+            time_sigma_s=frame.time_sigma_s,
+            origin=frame.origin,
+            index=frame.index,
+            detections=measured.detections,
+            pixel_size_yx_nm=frame.pixel_size_yx_nm,
+            scale_source=frame.scale_source,
+            segment=segment,
+            segment_reason=segment_reason,
+            drift=drift,
+            lattice=measured.lattice,
+            strain=strain,
+            gpa=measured.gpa,
+            reading=reading,
+            meta=frame.meta,
+            received_ns=frame.received_ns,
+            received_monotonic_s=frame.received_monotonic_s,
+            timings_ms=MappingProxyType(_joined(measured.timings_ms, watch.ms)),
+            flags=int(flags),
+        )
+
+    def process(self, frame: Frame) -> Result:
+        """Measure and track one frame."""
+        return self.track(frame, self.measure(frame))
+
+
+def _joined(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    return {**first, **second}
