@@ -189,3 +189,22 @@ def resolve(file: Path | None, command_line: Mapping[str, Any]) -> tuple[Setting
 def flat_values(settings: Settings) -> dict[str, Any]:
     """Return every setting as dotted key to value, in the order of the models."""
     return _flat(settings.model_dump(mode="json"))
+
+
+def describe(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    """One line per setting: key, value, origin and meaning, for `config show`."""
+    meanings = {}
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            meanings |= {f"{name}.{key}": part.description or "" for key, part in section.model_fields.items()}
+        else:
+            meanings[name] = field.description or ""
+    return [
+        f"{key:<24} = {_word(value):<28} ({origins.get(key, 'default')})  {meanings[key]}"
+        for key, value in flat_values(settings).items()
+    ]
+
+
+def _word(value: Any) -> str:
+    return "not set" if value is None else str(value)

@@ -25,7 +25,7 @@ MAX_PARTS = 16
 MAX_SIDE = 16384
 MAX_MESSAGE_BYTES = 1 << 30
 
-_TYPES = "uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64".split()
+_TYPES = ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 _META_KEYS = (
     "dwell_s",
     "line_time_s",
