@@ -193,7 +193,7 @@ def flat_values(settings: Settings) -> dict[str, Any]:
 
 def describe(settings: Settings, origins: Mapping[str, str]) -> list[str]:
     """One line per setting: key, value, origin and meaning, for `config show`."""
-    meanings = {}
+    meanings: dict[str, str] = {}
     for name, field in Settings.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, _Section):
