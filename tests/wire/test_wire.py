@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -109,10 +110,8 @@ def test_number_of_parts_is_checked(count: int) -> None:
 @given(st.lists(st.binary(max_size=200), min_size=2, max_size=4))
 def test_random_bytes_only_ever_raise_wire_errors(parts: list[bytes]) -> None:
     """Whatever arrives, the session sees a `WireError` or a frame."""
-    try:
+    with contextlib.suppress(WireError):
         decode_frame(parts)
-    except WireError:
-        pass
 
 
 def test_result_message_has_x_before_y_and_no_nan() -> None:
