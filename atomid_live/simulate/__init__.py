@@ -1,0 +1,1 @@
+"""Simulated specimens and microscope: an incoherent forward model whose truth is known exactly."""
