@@ -33,6 +33,8 @@ class Flag(IntFlag):
     DRIFT_JUMP = 1 << 19
     DRIFT_LOST = 1 << 20
     CLOCK_STEP = 1 << 21
+    # lattice
+    SEVERAL_LATTICES = 1 << 22
     # strain
     STRAIN_INVALID = 1 << 24
     FEW_NEIGHBOURS = 1 << 25
@@ -61,6 +63,7 @@ MEANING: dict[Flag, str] = {
     Flag.DRIFT_JUMP: "step far larger than expected from the motion so far",
     Flag.DRIFT_LOST: "frame shares too little with the reference to be registered",
     Flag.CLOCK_STEP: "wall clock jumped; times before and after do not compare",
+    Flag.SEVERAL_LATTICES: "columns form more than one lattice (grains, twin, twist); strain refers to the largest",
     Flag.STRAIN_INVALID: "strain of this frame is not valid; the reason stands beside it",
     Flag.FEW_NEIGHBOURS: "too few lattice neighbours for a strain tensor",
     Flag.REFERENCE_PENDING: "the strain reference is still being collected",
