@@ -1,0 +1,1 @@
+"""Where results go: the session folder, pictures, screens and subscribers."""
