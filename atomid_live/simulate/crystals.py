@@ -17,24 +17,16 @@ from atomid_live.types import FloatArray
 
 # Integrated HAADF cross-section per atom in square angstrom at 300 kV, 45-180 mrad, kinematic (Kirkland scattering factors).
 _COMPUTED_A2 = {
-    6: 1.5e-4,
-    8: 2.6e-4,
-    14: 7.9e-4,
-    16: 1.01e-3,
-    34: 4.11e-3,
-    42: 6.08e-3,
-    74: 1.701e-2,
-    75: 1.744e-2,
-    78: 1.872e-2,
-}
-_COMPUTED_A2[79] = 1.914e-2
+    6: 1.5e-4, 8: 2.6e-4, 14: 7.9e-4, 16: 1.01e-3, 34: 4.11e-3, 42: 6.08e-3, 74: 1.701e-2, 75: 1.744e-2,
+    78: 1.872e-2, 79: 1.914e-2,
+}  # fmt: skip
 ATOMIC_NUMBER = {
     "C": 6, "N": 7, "O": 8, "Si": 14, "S": 16, "Ti": 22, "V": 23, "Ga": 31, "Se": 34, "Sr": 38, "Mo": 42,
     "Te": 52, "W": 74, "Re": 75, "Pt": 78, "Au": 79, "Pb": 82, "Bi": 83,
 }  # fmt: skip
 
 
-def cross_section_A2(element: str) -> float:
+def cross_section_A2(element: str) -> float:  # noqa: N802
     """Cross-section of one atom in square angstrom at 300 kV into 45-180 mrad.
 
     Elements without a computed value follow the power law through their two neighbours in the table (local exponent
@@ -73,7 +65,7 @@ class Crystal:
     a_yx_nm: tuple[float, float]
     b_yx_nm: tuple[float, float]
     basis: tuple[tuple[float, float], ...]
-    cross_section_A2: tuple[float, ...]
+    cross_section_A2: tuple[float, ...]  # noqa: N815
     sites: tuple[str, ...]
 
     @property

@@ -34,7 +34,7 @@ class Columns:
     """
 
     yx_px: FloatArray = field(repr=False)
-    cross_section_A2: FloatArray = field(repr=False)
+    cross_section_A2: FloatArray = field(repr=False)  # noqa: N815
     site: IntArray = field(repr=False)
     cell: IntArray = field(repr=False)
 

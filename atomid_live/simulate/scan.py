@@ -95,7 +95,7 @@ def jitter(rng: np.random.Generator, rows: int, rms_yx_px: tuple[float, float], 
 def scan_path(rng: np.random.Generator, rows: int, errors: ScanErrors) -> ScanPath:
     """Draw one frame's scan; drift is added by `ScanPath.with_drift`."""
     turn = 2 * pi * errors.hum_hz
-    phase = rng.uniform(0, 2 * pi) + turn * errors.line_time_s * np.arange(rows)
+    phase = rng.uniform(0, 2 * pi) + turn * errors.line_time_s * np.arange(rows, dtype=np.float64)
     offsets = jitter(rng, rows, errors.jitter_yx_px, errors.jitter_rows)
     return ScanPath(
         offsets, errors.hum_yx_px, phase, turn * errors.dwell_s, errors.flyback_px, max(errors.flyback_decay_px, 1e-3)

@@ -36,7 +36,7 @@ def random_field(rng: np.random.Generator, shape: tuple[int, int], correlation_p
 def contamination(
     rng: np.random.Generator, shape: tuple[int, int], correlation_px: float, strength: float, threshold: float = 0.0
 ) -> FloatImage:
-    """Electrons per pixel of patchy contamination: `strength` times what of a random field rises over `threshold` (in sigma)."""
+    """Electrons per pixel of patchy contamination: `strength` times what of a random field exceeds `threshold` (in sigma)."""
     return np.asarray(
         strength * np.maximum(random_field(rng, shape, correlation_px) - np.float32(threshold), 0), dtype=np.float32
     )
