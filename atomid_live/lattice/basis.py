@@ -1,8 +1,8 @@
 """The two shortest translations that carry a frame's columns onto each other.
 
-The autocorrelation of the columns, taken as a histogram of pair differences, has its high peaks at lattice vectors and lower ones at
-differences between the atoms of one cell: in ReS2 the nearest neighbour is not the lattice. A pair of vectors counts only
-when its sum or difference is a peak too, which keeps vectors of different grains and the rings of a disordered layer apart.
+The autocorrelation of the columns, taken as a histogram of pair differences, has its high peaks at lattice vectors and lower ones
+at differences between the atoms of one cell: in ReS2 the nearest neighbour is not the lattice. A pair of vectors counts
+only when its sum or difference is a peak too, which keeps vectors of different grains, and the rings of disorder, apart.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from atomid_live.lattice.grid import Bins, sort_into_bins
+from atomid_live.lattice.grid import Bins
 from atomid_live.types import FloatArray
 
 BINS_PER_SPACING = 10
-SMOOTH_SPACINGS = 0.16
+SMOOTH_SPACINGS = 0.1
 REACHES_SPACINGS = (4.6, 8.0)
-SOURCES = (2600, 1300)
+SOURCES = (1600, 1000)
 TOP_FRACTION = 0.75
 CLOSURE_FRACTION = 0.5
 LEAST_HEIGHT = 0.25
@@ -97,7 +97,7 @@ class PairDensity:
     @property
     def half(self) -> int:
         """Index of the zero difference."""
-        return self.height.shape[0] // 2
+        return int(self.height.shape[0]) // 2
 
     def at(self, difference_yx_px: FloatArray) -> float:
         """Highest value within one bin of a difference; NaN beyond the reach."""
@@ -108,7 +108,7 @@ class PairDensity:
 
 
 def pair_density(yx_px: FloatArray, bins: Bins, spacing_px: float, wide: bool = False) -> PairDensity:
-    """Histogram of pair differences out to 4.6 (wide: 8) spacings, from at most 2600 (1300) columns spread over the frame."""
+    """Histogram of pair differences out to 4.6 (wide: 8) spacings, from at most 1600 (1000) columns spread over the frame."""
     bin_px = spacing_px / BINS_PER_SPACING
     reach = REACHES_SPACINGS[wide] * spacing_px
     stride = -(-len(yx_px) // SOURCES[wide])
@@ -166,8 +166,10 @@ def reduce_basis(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     return a, b
 
 
-def _best_pair(density: PairDensity, spacing_px: float) -> Basis | None:
+def _best_pair(density: PairDensity, spacing_px: float, below_px: float) -> Basis | None:
     vectors, heights = _peaks(density, spacing_px)
+    short = np.hypot(vectors[:, 0], vectors[:, 1]) < below_px
+    vectors, heights = vectors[short], heights[short]
     if len(heights) < 2:
         return None
     strong = heights >= max(TOP_FRACTION * heights.max(), LEAST_HEIGHT, 5 * density.noise)
@@ -186,24 +188,27 @@ def _best_pair(density: PairDensity, spacing_px: float) -> Basis | None:
     return None
 
 
-def find_basis(yx_px: FloatArray, spacing_px: float) -> Basis | None:
+def find_basis(yx_px: FloatArray, bins: Bins, spacing_px: float, below_px: float = np.inf) -> Basis | None:
     """Find the reduced primitive translations of a set of columns.
 
     Parameters
     ----------
     yx_px : ndarray, shape (N, 2)
         Positions in pixels.
+    bins : Bins
+        The same, sorted.
     spacing_px : float
         Typical distance of nearest columns in pixels; it sets bins and reach, not the answer.
+    below_px : float
+        Vectors this long or longer are left out.
 
     Returns
     -------
     Basis or None
         Accurate to about a tenth of a bin (1 % of the spacing); None when no two closing translations stand out.
     """
-    bins = sort_into_bins(yx_px, spacing_px)
     for wide in (False, True):
-        basis = _best_pair(pair_density(yx_px, bins, spacing_px, wide), spacing_px)
+        basis = _best_pair(pair_density(yx_px, bins, spacing_px, wide), spacing_px, below_px)
         if basis is not None:
             return basis
     return None

@@ -11,18 +11,20 @@ from atomid_live.types import FloatArray, IntArray
 
 TOLERANCE_OF_A = 0.15
 TOLERANCE_OF_SPACING = 0.3
+REFINING = 1500
+PLACE_REACH_OF_B = 1.2
 STEPS = np.array([[1, 0], [0, 1], [1, 1]], np.int64)
 
 
 @numba.njit(nogil=True, cache=True)
-def _link(yx, vectors, tolerance, order, start, size, low_y, low_x, rows, cols):  # type: ignore[no-untyped-def]
+def _link(yx, vectors, tolerance, order, start, size, low_y, low_x, rows, cols, stride):  # type: ignore[no-untyped-def]
     n = len(yx)
     ahead = np.full((len(vectors), n), -1, np.int64)
     back = np.full((len(vectors), n), -1, np.int64)
     claim = np.empty(n)
     for v in range(len(vectors)):
         claim[:] = np.inf
-        for i in range(n):
+        for i in range(0, n, stride):
             y, x = yx[i, 0] + vectors[v, 0], yx[i, 1] + vectors[v, 1]
             r0 = int(np.floor((y - tolerance - low_y) / size))
             r1 = int(np.floor((y + tolerance - low_y) / size))
@@ -110,7 +112,7 @@ def _place(yx, member, cell, inverse, radius, ask, order, start, size, low_y, lo
 
 
 def link_columns(yx_px: FloatArray, bins: Bins, basis: Basis, spacing_px: float) -> tuple[Basis, IntArray, IntArray]:
-    """Join columns along a, b and a + b; the basis is refined from the joined pairs and the join repeated once.
+    """Join columns along a, b and a + b; the basis is refined from pairs joined with a first guess of it.
 
     Returns
     -------
@@ -118,14 +120,11 @@ def link_columns(yx_px: FloatArray, bins: Bins, basis: Basis, spacing_px: float)
         Refined basis, and for each of the three steps, shape (3, N), the column ahead and the column behind, -1 for none.
         Joins are mutual.
     """
-    for last in (False, True):
+    where = (bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols)
+    for stride in (-(-len(yx_px) // REFINING), 1):
         a, b = basis.a_yx_px, basis.b_yx_px
         tolerance = min(TOLERANCE_OF_A * float(np.hypot(*a)), TOLERANCE_OF_SPACING * spacing_px)
-        ahead, back = _link(
-            yx_px, np.array([a, b, a + b]), tolerance, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols
-        )
-        if last:
-            break
+        ahead, back = _link(yx_px, np.array([a, b, a + b]), tolerance, *where, stride)
         mean = []
         for v, guess in enumerate((a, b)):
             i = np.flatnonzero(ahead[v] >= 0)
@@ -153,8 +152,8 @@ def walk(ahead: IntArray, back: IntArray) -> tuple[IntArray, IntArray, int, floa
 def place_near(
     yx_px: FloatArray, bins: Bins, basis: Basis, member: np.ndarray, cell: IntArray, ask: np.ndarray
 ) -> tuple[FloatArray, IntArray]:
-    """Fractional cell coordinates (N, 2) of the asked columns as seen from member columns within 1.6 |b|, and their number (N,)."""
-    radius = 1.6 * float(np.hypot(*basis.b_yx_px))
+    """Fractional cell (N, 2) of the asked columns as seen from member columns within 1.2 |b|, and how many those are (N,)."""
+    radius = PLACE_REACH_OF_B * float(np.hypot(*basis.b_yx_px))
     inverse = np.linalg.inv(basis.matrix)
     place, seen = _place(
         yx_px, member, cell, inverse, radius, ask, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols

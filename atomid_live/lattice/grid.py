@@ -58,10 +58,11 @@ def sort_into_bins(yx_px: FloatArray, size_px: float) -> Bins:
 
 
 @numba.njit(nogil=True, cache=True)
-def _nearest(yx, order, start, size, low_y, low_x, rows, cols, reach):  # type: ignore[no-untyped-def]
-    n = len(yx)
-    out = np.full(n, np.inf)
-    for i in range(n):
+def _nearest(yx, order, start, size, low_y, low_x, rows, cols, reach, stride):  # type: ignore[no-untyped-def]
+    sources = (len(yx) + stride - 1) // stride
+    out = np.full(sources, np.inf)
+    for source in range(sources):
+        i = source * stride
         r0 = min(rows - 1, int((yx[i, 0] - low_y) / size))
         c0 = min(cols - 1, int((yx[i, 1] - low_x) / size))
         best = np.inf
@@ -81,12 +82,14 @@ def _nearest(yx, order, start, size, low_y, low_x, rows, cols, reach):  # type: 
                                     best = d
                     c += step
             ring += 1
-        out[i] = np.sqrt(best)
+        out[source] = np.sqrt(best)
     return out
 
 
-def nearest_distance(yx_px: FloatArray, bins: Bins) -> FloatArray:
-    """Distance of each column to its nearest other column in pixels, shape (N,); inf when it is alone."""
+def nearest_distance(yx_px: FloatArray, bins: Bins, stride: int = 1) -> FloatArray:
+    """Distance in pixels of every `stride`-th column to its nearest other, shape (ceil(N / stride),); inf when alone."""
     reach = max(bins.rows, bins.cols)
-    out: FloatArray = _nearest(yx_px, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols, reach)
+    out: FloatArray = _nearest(
+        yx_px, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols, reach, stride
+    )
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,10 +12,11 @@ from atomid_live.flags import Flag
 from atomid_live.lattice.basis import Basis, find_basis
 from atomid_live.lattice.graph import link_columns, place_near, walk
 from atomid_live.lattice.grid import Bins, nearest_distance, sort_into_bins
-from atomid_live.lattice.sites import fit_lattice, node_table
+from atomid_live.lattice.sites import MAX_TABLE, fit_lattice
 from atomid_live.types import Detections, FloatArray, IntArray, Lattice
 
 LEAST_COLUMNS = 12
+SPACING_COLUMNS = 800
 LEAST_INDEXED = 0.5
 SAME_SITE_SPACINGS = 0.3
 NEAR_MEMBERS = 3
@@ -23,76 +25,124 @@ GRAIN_SHARE = 0.15
 GRAIN_COLUMNS = 30
 BROKEN_SHARE = 0.002
 MOST_CLASSES = 24
+MOST_PARTS = 64
+SMALL_PART = 3
+BENT_SPACINGS = 0.35
+LEAST_FILLED = 0.7
+COINCIDENCE_CLASSES = 4
+NO_LATTICE = "no repeating lattice: sparse, amorphous, or several small grains"
 
 BoolArray = NDArray[np.bool_]
 
 
 @dataclass(slots=True)
 class _Classes:
-    """Offsets of the classes so far (fractions of a cell), and which nodes are taken."""
+    """Offsets of the classes so far, in fractions of a cell."""
 
     offsets: list[FloatArray]
     matrix: FloatArray
-    tolerance_px: float
 
     def match(self, place: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
         """Nearest class, cell and distance in pixels of fractional places (M, 2)."""
         away = place[:, None, :] - np.array(self.offsets)[None, :, :]
         cell = np.rint(away)
-        distance = np.linalg.norm((away - cell) @ self.matrix.T, axis=2)
-        best = distance.argmin(axis=1)
+        left = away - cell
+        (ay, ax), (by, bx) = self.matrix.T
+        square = (left[..., 0] * ay + left[..., 1] * by) ** 2 + (left[..., 0] * ax + left[..., 1] * bx) ** 2
+        best = square.argmin(axis=1)
         rows = np.arange(len(place))
-        return best, cell[rows, best].astype(np.int64), distance[rows, best]
+        return best, cell[rows, best].astype(np.int64), np.sqrt(square[rows, best])
 
 
-def _typical_spacing(detections: Detections, shape: tuple[int, int]) -> tuple[float, Bins]:
-    guess = float(np.sqrt(shape[0] * shape[1] / len(detections)))
+def _typical_spacing(yx_px: FloatArray, detections: Detections, shape: tuple[int, int]) -> tuple[float, Bins]:
+    guess = float(np.sqrt(shape[0] * shape[1] / len(yx_px)))
     if 0.2 * guess < detections.spacing_px < 2 * guess:
         guess = detections.spacing_px
-    bins = sort_into_bins(detections.yx_px, guess)
-    return float(np.median(nearest_distance(detections.yx_px, bins))), bins
+    bins = sort_into_bins(yx_px, guess)
+    return float(np.median(nearest_distance(yx_px, bins, -(-len(yx_px) // SPACING_COLUMNS)))), bins
 
 
-def _merge_parts(part: IntArray, cell: IntArray, place: FloatArray, basis: Basis, spacing_px: float) -> tuple[IntArray, IntArray]:
-    """Give the large parts their classes, then fit single columns between them into free nodes of known classes."""
+def _merge_parts(
+    part: IntArray, cell: IntArray, place: FloatArray, basis: Basis, spacing_px: float
+) -> tuple[IntArray, IntArray, float]:
+    """Give the large parts their classes, then fit single columns between them into free nodes of known classes.
+
+    Returns site and cell, and the share of classes present in the cells in use.
+    """
     size = np.bincount(part)
-    main = int(size.argmax())
+    order = np.argsort(-size, kind="stable")[:MOST_PARTS]
+    main = int(order[0])
     site = np.where(part == main, 0, -1)
+    rank = np.where(part == main, 0.0, np.inf)
     cell = cell.copy()
-    classes = _Classes([np.zeros(2)], basis.matrix, SAME_SITE_SPACINGS * spacing_px)
-    taken = {(0, int(i), int(j)) for i, j in cell[part == main]}
+    tolerance = SAME_SITE_SPACINGS * spacing_px
+    classes = _Classes([np.zeros(2)], basis.matrix)
     known = np.isfinite(place[:, 0])
-    for p in np.argsort(-size, kind="stable"):
-        members = np.flatnonzero((part == p) & known) if size[p] > 3 else np.empty(0, np.int64)
-        if p == main or len(members) < max(4, 0.2 * size[p]):
-            if size[p] <= 3:
-                break
+    for turn, p in enumerate(order[1:], 1):
+        if size[p] <= SMALL_PART:
+            break
+        every = np.flatnonzero(part == p)
+        members = every[known[every]]
+        if len(members) < max(SMALL_PART, 0.2 * size[p]):
             continue
         shift = np.median(place[members] - cell[members], axis=0)
         kind, jump, distance = classes.match(shift[None, :])
-        if distance[0] > classes.tolerance_px:
+        if distance[0] > tolerance:
             if size[p] < CLASS_OF_MAIN * size[main] or len(classes.offsets) >= MOST_CLASSES:
                 continue
             step = np.floor(shift + 1e-6)
             classes.offsets.append(shift - step)
             kind, jump = np.array([len(classes.offsets) - 1]), step[None, :].astype(np.int64)
-        every = np.flatnonzero(part == p)
-        moved = cell[every] + jump[0]
-        nodes = [(int(kind[0]), int(i), int(j)) for i, j in moved]
-        free = np.array([node not in taken for node in nodes])
-        site[every[free]], cell[every[free]] = kind[0], moved[free]
-        taken.update(node for node, ok in zip(nodes, free, strict=True) if ok)
+        site[every], cell[every], rank[every] = kind[0], cell[every] + jump[0], turn
     single = np.flatnonzero((site < 0) & known)
     if len(single):
         kinds, cells, distance = classes.match(place[single])
-        for k in np.argsort(distance, kind="stable"):
-            node = (int(kinds[k]), int(cells[k, 0]), int(cells[k, 1]))
-            if distance[k] > classes.tolerance_px:
-                break
-            if node not in taken:
-                taken.add(node)
-                site[single[k]], cell[single[k]] = kinds[k], cells[k]
-    return site, cell
+        fits = distance <= tolerance
+        chosen = single[fits]
+        site[chosen], cell[chosen] = kinds[fits], cells[fits]
+        rank[chosen] = MOST_PARTS + distance[fits]
+    site, filled = _one_column_per_node(site, cell, rank)
+    return site, cell, filled
+
+
+@numba.njit(nogil=True, cache=True)
+def _keep_best(site, cell, rank, low, shape):  # type: ignore[no-untyped-def]
+    holder = np.full((shape[0], shape[1], shape[2]), -1, np.int64)
+    out = np.full(len(site), -1, np.int64)
+    for i in range(len(site)):
+        if site[i] >= 0:
+            p, q = cell[i, 0] - low[0], cell[i, 1] - low[1]
+            other = holder[site[i], p, q]
+            if other < 0 or rank[i] < rank[other]:
+                holder[site[i], p, q] = i
+    cells, columns = 0, 0
+    for p in range(shape[1]):
+        for q in range(shape[2]):
+            any_here = False
+            for s in range(shape[0]):
+                i = holder[s, p, q]
+                if i >= 0:
+                    out[i] = s
+                    any_here = True
+                    columns += 1
+            if any_here:
+                cells += 1
+    return out, columns / (shape[0] * max(cells, 1))
+
+
+def _one_column_per_node(site: IntArray, cell: IntArray, rank: FloatArray) -> tuple[IntArray, float]:
+    """Take the class from all but the best-ranked column of each node, and say how full the cells in use are.
+
+    Two grains share a coincidence lattice, in which each class lives in one grain only: there the share of classes present per
+    cell is low.
+    """
+    used = cell[site >= 0]
+    low, high = used.min(axis=0), used.max(axis=0)
+    shape = np.array([site.max() + 1, *(high - low + 1)])
+    if np.prod(shape.astype(float)) > MAX_TABLE:
+        return np.full(len(site), -1, np.int64), 0.0
+    out, filled = _keep_best(site, cell, rank, low, shape)
+    return out, float(filled)
 
 
 def _order_classes(site: IntArray) -> IntArray:
@@ -110,14 +160,21 @@ def _second_grain(yx_px: FloatArray, loose: BoolArray, spacing_px: float) -> boo
     rest = yx_px[loose]
     if len(rest) < GRAIN_COLUMNS:
         return False
-    basis = find_basis(rest, spacing_px)
+    bins = sort_into_bins(rest, spacing_px)
+    basis = find_basis(rest, bins, spacing_px)
     if basis is None:
         return False
-    _, ahead, _ = link_columns(rest, sort_into_bins(rest, spacing_px), basis, spacing_px)
+    _, ahead, _ = link_columns(rest, bins, basis, spacing_px)
     return bool((ahead[:2] >= 0).mean() > LEAST_INDEXED)
 
 
-def _verdict(indexed: float, several: bool, broken: float) -> tuple[str, int]:
+def _verdict(indexed: float, several: bool, broken: float, bend: float) -> tuple[str, int]:
+    if bend > BENT_SPACINGS:
+        return (
+            f"the lattice turns or bends across the frame (columns lie {bend:.1f} spacings off a straight lattice): "
+            "grains of similar orientation, or a strongly distorted scan",
+            int(Flag.SEVERAL_LATTICES),
+        )
     if several:
         return (
             f"more than one lattice in the frame (grain boundary, twin or twisted layers); "
@@ -154,41 +211,63 @@ def find_lattice(detections: Detections, shape: tuple[int, int]) -> Lattice:
     yx = np.ascontiguousarray(detections.yx_px, dtype=np.float64)
     if not np.isfinite(yx).all():
         raise ValueError("column positions hold NaN or infinity; drop such columns before indexing")
-    spacing, _ = _typical_spacing(detections, shape)
+    spacing, bins = _typical_spacing(yx, detections, shape)
     if not spacing > 0:
         return Lattice.none_for(count, "columns lie on top of each other")
-    basis = find_basis(yx, spacing)
+    basis = find_basis(yx, bins, spacing)
     if basis is None:
-        return Lattice.none_for(count, "no repeating lattice: sparse, amorphous, or several small grains")
-    bins = sort_into_bins(yx, spacing)
+        return Lattice.none_for(count, NO_LATTICE)
+    found = _index(yx, bins, basis, spacing)
+    if found is None:
+        return Lattice.none_for(count, "columns repeat along one line only, or the lattice is too broken to be followed")
+    if found.filled < LEAST_FILLED or found.site.max() >= COINCIDENCE_CLASSES:
+        finer = find_basis(yx, bins, spacing, 0.9 * float(np.hypot(*basis.a_yx_px)))
+        grain = None if finer is None else _index(yx, bins, finer, spacing)
+        if grain is not None and _second_grain(yx, grain.site < 0, spacing):
+            found = grain
+        elif found.filled < LEAST_FILLED:
+            return Lattice.none_for(count, NO_LATTICE)
+    return _finish(yx, found, shape, spacing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    """Site and cell per column, share of classes present in the cells in use, share of joins that do not close.
+
+    Grains can share a coincidence lattice with many classes, most of which live in one grain only: then `filled` is low.
+    """
+
+    site: IntArray
+    cell: IntArray
+    filled: float
+    broken: float
+
+
+def _index(yx: FloatArray, bins: Bins, basis: Basis, spacing: float) -> _Indexed | None:
     basis, ahead, back = link_columns(yx, bins, basis, spacing)
     part, cell, _, broken = walk(ahead, back)
     main = part == np.bincount(part).argmax()
     if main.sum() < LEAST_COLUMNS // 2 or np.ptp(cell[main], axis=0).min() < 1:
-        return Lattice.none_for(count, "columns repeat along one line only, or the lattice is too broken to be followed")
+        return None
     place, seen = place_near(yx, bins, basis, main, cell, ~main)
     place[seen < NEAR_MEMBERS] = np.nan
-    site, cell = _merge_parts(part, cell, place, basis, spacing)
-    return _finish(yx, _order_classes(site), cell, shape, spacing, broken)
+    site, cell, filled = _merge_parts(part, cell, place, basis, spacing)
+    return _Indexed(_order_classes(site), cell, filled, broken)
 
 
-def _finish(yx: FloatArray, site: IntArray, cell: IntArray, shape: tuple[int, int], spacing: float, broken: float) -> Lattice:
-    count = len(yx)
+def _finish(yx: FloatArray, found: _Indexed, shape: tuple[int, int], spacing: float) -> Lattice:
+    count, site, cell = len(yx), found.site, found.cell
     loose = site < 0
     indexed = 1 - float(loose.mean())
     several = loose.mean() > GRAIN_SHARE and _second_grain(yx, loose, spacing)
     if indexed < LEAST_INDEXED and not several:
         return Lattice.none_for(count, f"only {indexed:.0%} of the columns fit a common lattice")
-    try:
-        node_table(cell, site)
-    except ValueError as error:
-        return Lattice.none_for(count, str(error))
     fit = fit_lattice(yx, cell, site)
     centre = (np.array(shape) - 1) / 2
     nearest = np.rint(np.linalg.solve(fit.matrix, centre - fit.origin_yx_px[0])).astype(np.int64)
     cell = np.where(loose[:, None], 0, cell - nearest)
     origin = fit.origin_yx_px[0] + fit.matrix @ nearest
-    reason, flags = _verdict(indexed, several, broken)
+    reason, flags = _verdict(indexed, several, found.broken, fit.residual_px / spacing)
     a, b = fit.matrix.T
     return Lattice(
         (float(a[0]), float(a[1])),
