@@ -1,0 +1,160 @@
+"""What a line of `frames.jsonl` says of a frame: pairs as x, y (but the pixel size, whose name says y, x), flags as names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from atomid_live import flags
+from atomid_live.calibration import is_calibrated, xy
+from atomid_live.session_file.lines import Record
+from atomid_live.types import (
+    COMPONENTS,
+    DriftEstimate,
+    FrameMeta,
+    FrameState,
+    Lattice,
+    Origin,
+    Reading,
+    Refused,
+    Result,
+    StrainField,
+    Summary,
+)
+
+SCHEMA = 1
+
+
+def utc_ns(time_s: float) -> int | None:
+    """Return seconds since 1970 UTC as whole ns, or None when unknown."""
+    return round(time_s * 1e9) if math.isfinite(time_s) else None
+
+
+def _origin(origin: Origin) -> Record:
+    return {
+        "source": origin.source,
+        "item": origin.item,
+        "item_index": origin.item_index,
+        "identity": origin.identity,
+        "content_sha256": origin.content_sha256,
+    }
+
+
+def _drift(drift: DriftEstimate) -> Record:
+    return {
+        "step_xy_px": xy(drift.step_yx_px),
+        "total_xy_px": xy(drift.total_yx_px),
+        "sigma_xy_px": xy(drift.sigma_yx_px),
+        "velocity_xy_nm_min": xy(drift.velocity_yx_nm_min),
+        "sigma_velocity_nm_min": drift.sigma_velocity_nm_min,
+        "velocity_xy_px_s": xy(drift.velocity_yx_px_s),
+        "quality": drift.quality,
+        "reference_sequence": drift.reference_sequence if drift.reference_sequence >= 0 else None,
+        "candidates_xy_px": [xy(candidate) for candidate in drift.candidates_yx_px],
+        "flags": flags.names(drift.flags),
+        "note": drift.note,
+    }
+
+
+def _lattice(lattice: Lattice) -> Record:
+    return {
+        "found": lattice.found,
+        "a_xy_px": xy(lattice.a_yx_px),
+        "b_xy_px": xy(lattice.b_yx_px),
+        "origin_xy_px": xy(lattice.origin_yx_px),
+        "residual_px": lattice.residual_px,
+        "indexed": lattice.indexed,
+        "flags": flags.names(lattice.flags),
+        "reason": lattice.reason,
+    }
+
+
+def _summaries(summaries: Mapping[str, Summary]) -> Record:
+    chosen = {name: summaries.get(name, Summary()) for name in COMPONENTS}
+    return {name: {"mean": each.mean, "std": each.std, "sem": each.sem} for name, each in chosen.items()}
+
+
+def _strain(reading: Reading, field: StrainField) -> Record:
+    return {
+        "valid": reading.valid,
+        "reason": reading.reason,
+        "reference": reading.reference or field.reference,
+        "window_nm": reading.window_nm if math.isfinite(reading.window_nm) else field.window_nm,
+        "window_px": field.window_px,
+        "columns_method": _summaries(reading.strain),
+        "gpa": _summaries(reading.gpa),
+        "drift_shear_exy": reading.drift_shear_exy,
+        "drift_stretch_eyy": reading.drift_stretch_eyy,
+        "rolling_mean": dict(reading.rolling_mean),
+        "rolling_sem": dict(reading.rolling_sem),
+        "slope_per_min": dict(reading.slope_per_min),
+        "vacancies": reading.vacancies if reading.vacancies >= 0 else None,
+        "alarm": reading.alarm,
+        "flags": flags.names(reading.flags),
+    }
+
+
+def _meta(meta: FrameMeta) -> Record:
+    pairs = ((name, getattr(meta, name)) for name in FrameMeta.__slots__)
+    return {name: value for name, value in pairs if value != "" and not (isinstance(value, float) and math.isnan(value))}
+
+
+def frame_record(result: Result) -> Record:
+    """Return the line of a processed frame, still without the atoms file and the time of recording."""
+    found = result.detections
+    return {
+        "schema": SCHEMA,
+        "kind": "frame",
+        "sequence": result.sequence,
+        "state": FrameState.PROCESSED.value,
+        "reason": "",
+        "index": result.index,
+        **_origin(result.origin),
+        "time_ns": utc_ns(result.time_s),
+        "time_source": result.time_source,
+        "time_sigma_s": result.time_sigma_s,
+        "received_ns": result.received_ns or None,
+        "received_monotonic_s": result.received_monotonic_s,
+        "width_px": result.shape[1],
+        "height_px": result.shape[0],
+        "pixel_size_yx_nm": result.pixel_size_yx_nm if is_calibrated(result.pixel_size_yx_nm) else None,
+        "scale_source": result.scale_source,
+        "segment": result.segment,
+        "segment_reason": result.segment_reason,
+        "flags": flags.names(result.flags),
+        "columns": len(found),
+        "spacing_px": found.spacing_px,
+        "column_sigma_px": found.column_sigma_px,
+        "lattice": _lattice(result.lattice),
+        "drift": _drift(result.drift),
+        "strain": _strain(result.reading, result.strain),
+        "meta": _meta(result.meta),
+        "timings_ms": dict(result.timings_ms),
+    }
+
+
+def refused_record(refused: Refused) -> Record:
+    """Return the line of a frame that took a number but was not analysed."""
+    return {
+        "schema": SCHEMA,
+        "kind": "frame",
+        "sequence": refused.sequence,
+        "state": refused.state.value,
+        "reason": refused.reason,
+        "index": refused.index,
+        **_origin(refused.origin),
+        "time_ns": utc_ns(refused.time_s),
+        "received_ns": refused.received_ns or None,
+        "flags": [],
+        "atoms": None,
+    }
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Record:
+    """Return `base` with the values of a revision put in, branch by branch."""
+    out = dict(base)
+    for key, value in changes.items():
+        old = out.get(key)
+        out[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out

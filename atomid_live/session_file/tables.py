@@ -1,0 +1,146 @@
+"""Columns of the CSV files, and their rows: atoms from the result, drift and strain from the line of `frames.jsonl`.
+
+Drift and strain rows are made from the recorded line alone, so that a lost row can be written again exactly as it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from atomid_live import flags
+from atomid_live.calibration import pair_nm, points_nm, xy, xy_columns, yx
+from atomid_live.types import COMPONENTS, UNCALIBRATED, FloatArray, Result
+
+ATOM_COLUMNS = (
+    "frame", "column_id", "x_px", "y_px", "x_nm", "y_nm", "score", "sigma_x_px", "sigma_y_px", "amplitude", "site",
+    "exx", "eyy", "exy", "rotation_mrad", "hydrostatic", "sigma_strain", "flags",
+)  # fmt: skip
+_ATOM_DECIMALS = {
+    "x_px": 4, "y_px": 4, "x_nm": 6, "y_nm": 6, "score": 4, "sigma_x_px": 4, "sigma_y_px": 4,
+    "exx": 6, "eyy": 6, "exy": 6, "rotation_mrad": 4, "hydrostatic": 6, "sigma_strain": 6,
+}  # fmt: skip
+
+DRIFT_COLUMNS = (
+    "frame", "time_s", "dx_px", "dy_px", "total_x_px", "total_y_px", "sigma_px", "total_x_nm", "total_y_nm",
+    "vx_nm_min", "vy_nm_min", "sigma_v_nm_min", "quality", "reference_frame", "segment", "flags",
+)  # fmt: skip
+
+_STATISTICS = ("mean", "std", "sem")
+STRAIN_COLUMNS = (
+    "frame", "time_s", "columns", "spacing_px",
+    *(f"{name}_{each}" for name in COMPONENTS for each in _STATISTICS),
+    *(f"gpa_{name}_{each}" for name in COMPONENTS for each in _STATISTICS),
+    "drift_shear_exy", "drift_stretch_eyy", "reference", "window_nm", "alarm", "valid", "reason", "segment", "flags",
+)  # fmt: skip
+
+TEXT_COLUMNS = frozenset({"reference", "alarm", "reason"})
+
+
+def header(columns: tuple[str, ...]) -> bytes:
+    """Return the first row of a table."""
+    return (",".join(columns) + "\n").encode("ascii")
+
+
+def _amplitude_decimals(amplitude: FloatArray) -> int:
+    """Return the decimals that leave five digits of a typical amplitude, whatever the unit of the pixels."""
+    size = np.abs(amplitude[np.isfinite(amplitude)])
+    typical = float(np.median(size)) if len(size) else 0.0
+    return min(max(4 - math.floor(math.log10(typical)), 1), 12) if typical > 0 else 1
+
+
+def atoms_csv(result: Result) -> bytearray:
+    """Return the atoms file of one frame: header and one row per column, in the order of the detections."""
+    from atomid_live.session_file.fastcsv import format_table
+
+    found, strain, count = result.detections, result.strain, len(result.detections)
+    x_px, y_px = xy_columns(found.yx_px)
+    x_nm, y_nm = xy_columns(points_nm(found.yx_px, result.pixel_size_yx_nm))
+    sigma_x, sigma_y = xy_columns(found.sigma_yx_px)
+    sites = result.lattice.site if len(result.lattice.site) == count else np.full(count, -1)
+    columns: dict[str, Any] = {
+        "frame": result.sequence, "column_id": np.arange(count), "x_px": x_px, "y_px": y_px, "x_nm": x_nm, "y_nm": y_nm,
+        "score": found.score, "sigma_x_px": sigma_x, "sigma_y_px": sigma_y, "amplitude": found.amplitude, "site": sites,
+        "exx": math.nan, "eyy": math.nan, "exy": math.nan, "rotation_mrad": math.nan, "hydrostatic": math.nan,
+        "sigma_strain": math.nan, "flags": found.flags,
+    }  # fmt: skip
+    if len(strain.exx) == count:
+        columns |= {"exx": strain.exx, "eyy": strain.eyy, "exy": strain.exy, "rotation_mrad": strain.rotation_mrad}
+        columns |= {"hydrostatic": strain.hydrostatic, "sigma_strain": strain.sigma, "flags": found.flags | strain.flags}
+    table = np.empty((count, len(ATOM_COLUMNS)))
+    for place, name in enumerate(ATOM_COLUMNS):
+        table[:, place] = columns[name]
+    decimals = _ATOM_DECIMALS | {"amplitude": _amplitude_decimals(found.amplitude)}
+    text = format_table(table, np.array([decimals.get(name, 0) for name in ATOM_COLUMNS]))
+    return bytearray(header(ATOM_COLUMNS)) + text
+
+
+def cell(text: str) -> str:
+    """Return text that is safe in one cell: one line, no control characters, never a formula of a spreadsheet."""
+    flat = "".join(" " if unicodedata.category(c).startswith("C") else c for c in text).strip()
+    return "'" + flat if flat[:1] in ("=", "+", "-", "@") else flat
+
+
+def _number(value: float | None, decimals: int) -> str:
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{value:.{decimals}f}"
+
+
+def _row(cells: list[str]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(cells)
+    return out.getvalue().encode("utf-8", "replace")
+
+
+def _time(record: Mapping[str, Any]) -> str:
+    stamp = record.get("time_ns")
+    return "" if stamp is None else f"{stamp // 1_000_000_000}.{stamp % 1_000_000_000 // 1000:06d}"
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    x, y = values or (None, None)
+    return (math.nan if x is None else x), (math.nan if y is None else y)
+
+
+def drift_row(record: Mapping[str, Any]) -> bytes:
+    """Return the row of `drift.csv` of a processed frame; `sigma_px` is the root mean square of the two axes."""
+    drift = record["drift"]
+    step, total, sigma = (_pair(drift[name]) for name in ("step_xy_px", "total_xy_px", "sigma_xy_px"))
+    total_nm = xy(pair_nm(yx(total), _pair(record["pixel_size_yx_nm"]) if record["pixel_size_yx_nm"] else UNCALIBRATED))
+    velocity = _pair(drift["velocity_xy_nm_min"])
+    reference = drift["reference_sequence"]
+    return _row(
+        [
+            str(record["sequence"]), _time(record), *(_number(v, 4) for v in (*step, *total)),
+            _number(math.sqrt((sigma[0] ** 2 + sigma[1] ** 2) / 2), 4), *(_number(v, 6) for v in total_nm),
+            *(_number(v, 5) for v in (*velocity, drift["sigma_velocity_nm_min"])), _number(drift["quality"], 4),
+            "" if reference is None else str(reference), str(record["segment"]), str(flags.from_names(drift["flags"])),
+        ]
+    )  # fmt: skip
+
+
+def strain_row(record: Mapping[str, Any]) -> bytes:
+    """Return the row of `strain.csv` of a processed frame."""
+    strain = record["strain"]
+    sets = (strain["columns_method"], strain["gpa"])
+    means = [
+        _number(each[name][what], 5 if name == "rotation_mrad" else 8)
+        for each in sets
+        for name in COMPONENTS
+        for what in _STATISTICS
+    ]
+    return _row(
+        [
+            str(record["sequence"]), _time(record), str(record["columns"]), _number(record["spacing_px"], 4), *means,
+            _number(strain["drift_shear_exy"], 8), _number(strain["drift_stretch_eyy"], 8), cell(strain["reference"]),
+            _number(strain["window_nm"], 4), cell(strain["alarm"]), str(int(strain["valid"])), cell(strain["reason"]),
+            str(record["segment"]), str(flags.from_names(strain["flags"])),
+        ]
+    )  # fmt: skip
