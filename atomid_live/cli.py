@@ -6,13 +6,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import cyclopts
 from cyclopts import App, Group, Parameter
 
 from atomid_live import __version__
 from atomid_live.errors import AtomidError
+
+if TYPE_CHECKING:
+    from atomid_live.assemble import Prepared
 
 app = App(
     name="atomid-live",
@@ -62,6 +65,8 @@ class Shared:
     "Annotated frames to save: all, N (every Nth), events or none."
     json: bool | None = None
     "One JSON line per frame on standard output."
+    publish: str | None = None
+    "Publish results for other programs, e.g. tcp://127.0.0.1:5556."
     verbose: bool | None = None
     "Log details."
 
@@ -81,12 +86,13 @@ class Shared:
             "output.display": self.display,
             "output.annotate": self.annotate,
             "output.json_lines": self.json,
+            "output.publish": self.publish,
             "output.verbose": self.verbose,
         }
 
 
-def _prepared(shared: Shared, more: Mapping[str, Any] | None = None) -> Any:
-    """Resolve settings and behave as a quiet guest; returns `assemble.Prepared`."""
+def _prepared(shared: Shared, more: Mapping[str, Any] | None = None) -> Prepared:
+    """Resolve settings and behave as a quiet guest, before anything heavy is imported."""
     from atomid_live.guest import behave
     from atomid_live.settings import resolve
 
@@ -108,9 +114,10 @@ def demo(*, shared: Shared = Shared(), frames: int = 40, seed: int = 1) -> int:
     seed
         Seed of the specimen, the noise and the drift.
     """
+    prepared = _prepared(shared)
     from atomid_live.demo import run_demo
 
-    return run_demo(_prepared(shared), frames, seed)
+    return run_demo(prepared, frames, seed)
 
 
 @app.command
@@ -144,7 +151,10 @@ def watch(
         "source.until_idle_s": until_idle,
         "source.max_frames": max_frames,
     }
-    return int(_prepared(shared, more).watch(folder))
+    prepared = _prepared(shared, more)
+    from atomid_live import run
+
+    return run.watch(prepared, folder)
 
 
 @app.command
@@ -170,7 +180,10 @@ def listen(
         Allow an address on another machine, although the stream is neither encrypted nor authenticated.
     """
     more = {"source.until_idle_s": until_idle, "source.max_frames": max_frames}
-    return int(_prepared(shared, more).listen(address, insecure))
+    prepared = _prepared(shared, more)
+    from atomid_live import run
+
+    return run.listen(prepared, address, insecure)
 
 
 @app.command
@@ -192,7 +205,10 @@ def replay(
     max_frames
         End after this many frames.
     """
-    return int(_prepared(shared, {"source.max_frames": max_frames}).replay(paths, pace))
+    prepared = _prepared(shared, {"source.max_frames": max_frames})
+    from atomid_live import run
+
+    return run.replay(prepared, paths, pace)
 
 
 @app.command
@@ -204,7 +220,10 @@ def detect(files: Annotated[list[Path], Parameter(consume_multiple=True, negativ
     files
         Frames to read; stacks give one result per frame.
     """
-    return int(_prepared(shared).detect(files))
+    prepared = _prepared(shared)
+    from atomid_live.single import detect_files
+
+    return detect_files(prepared, files)
 
 
 @simulate.command(name="session")
@@ -306,9 +325,10 @@ def bench(*, shared: Shared = Shared(), frames: int = 24, size: int = 1024) -> i
     size
         Side of a frame in pixels.
     """
+    prepared = _prepared(shared)
     from atomid_live.bench import run_bench
 
-    return run_bench(_prepared(shared), frames, size)
+    return run_bench(prepared, frames, size)
 
 
 @app.command
@@ -320,9 +340,10 @@ def doctor(folder: Path | None = None, *, shared: Shared = Shared()) -> int:
     folder
         The folder you mean to watch.
     """
+    prepared = _prepared(shared)
     from atomid_live.doctor import examine
 
-    return examine(_prepared(shared), folder)
+    return examine(prepared, folder)
 
 
 @config.command

@@ -92,6 +92,7 @@ class OutputSettings(_Section):
         "all", pattern=r"^(all|none|events|[1-9]\d*)$", description="annotated frames: all, every N, events, none"
     )
     json_lines: bool = Field(False, description="one JSON line per frame on standard output")
+    publish: str | None = Field(None, description="publish results on this ZMQ address of this machine")
     verbose: bool = Field(False, description="log details")
     min_free_bytes: int = Field(500_000_000, ge=0, description="pictures and tables stop below this much free disk")
 

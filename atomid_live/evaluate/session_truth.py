@@ -1,0 +1,158 @@
+"""A recorded session against the simulator's truth: the one place where the truth is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from atomid_live.evaluate.metrics import match
+from atomid_live.session_file import SessionRecord, read_session
+from atomid_live.types import NAN, FloatArray
+
+_EXCUSES = {"modulo_lattice", "drift_poor", "drift_jump", "drift_lost"}
+_RAMP = 5e-4
+
+
+@dataclass(frozen=True, slots=True)
+class SessionScore:
+    """How a session compares with what the simulator did.
+
+    Attributes
+    ----------
+    frames, missing, doubled : int
+        Frames processed; frames of the truth without, and with more than one, processed line.
+    f1_half, f1_quarter : float
+        Mean F1 of visible columns, matched one to one within a half and a quarter of the spacing.
+    position_rms_px : float
+        Per axis, of pairs within a quarter of the spacing, against the as-scanned centres.
+    steps, wrong_flagged, wrong_unflagged : int
+        Drift steps judged; those wrong by more than half a spacing, with and without a flag that says so.
+    drift_rms_px : float
+        Per axis, of the steps that are right and not flagged.
+    strain_slope, strain_rms : float
+        Slope of measured over applied hydrostatic strain (NaN without a ramp) and rms difference; valid frames only.
+    """
+
+    frames: int
+    missing: int
+    doubled: int
+    f1_half: float
+    f1_quarter: float
+    position_rms_px: float
+    steps: int
+    wrong_flagged: int
+    wrong_unflagged: int
+    drift_rms_px: float
+    strain_slope: float
+    strain_rms: float
+
+
+def _truth_lines(folder: Path) -> dict[tuple[str, int], Mapping[str, Any]]:
+    lines = (json.loads(line) for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines())
+    return {(line["file"], line["item_index"]): line for line in lines}
+
+
+def _columns(
+    session: SessionRecord, frame: Mapping[str, Any], truth_folder: Path, number: int
+) -> tuple[float, float, FloatArray]:
+    """F1 at a half and a quarter of the spacing, and the offsets of the closer pairs in px, shape (M, 2)."""
+    truth = np.loadtxt(truth_folder / f"{number:06d}.csv", delimiter=",", skiprows=1, ndmin=2)[:, ::-1]
+    found, spacing = session.atoms(frame["sequence"]).yx_px, frame["spacing_px"]
+    size = np.array([frame["height_px"], frame["width_px"]])
+    if spacing is None or len(found) == 0:
+        return 0.0, 0.0, np.empty((0, 2))
+    truth, found = (p[np.all((p > spacing / 2) & (p < size - 1 - spacing / 2), axis=1)] for p in (truth, found))
+    scores, offsets = [], np.empty((0, 2))
+    for fraction in (0.5, 0.25):
+        i, j = match(found, truth, fraction * spacing)
+        scores.append(2 * len(i) / (len(found) + len(truth)))
+        offsets = found[i] - truth[j]
+    return scores[0], scores[1], offsets
+
+
+def _total(frame: Mapping[str, Any]) -> FloatArray:
+    x, y = frame["drift"]["total_xy_px"]
+    return np.array([NAN if x is None else x, NAN if y is None else y])
+
+
+def _drift(pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> tuple[int, int, int, float]:
+    """Count steps, wrong ones with and without a flag, and the rms per axis of the good ones."""
+    judged, flagged, unflagged, errors = 0, 0, 0, list[FloatArray]()
+    for (before, truth_before), (frame, truth) in zip(pairs, pairs[1:], strict=False):
+        if before["segment"] != frame["segment"]:
+            continue
+        judged += 1
+        applied = np.array([truth[k] - truth_before[k] for k in ("total_x_px", "total_y_px")])
+        error = _total(frame) - _total(before) - applied
+        excused = bool(_EXCUSES & set(frame["drift"]["flags"]))
+        wrong = not np.hypot(*error) <= (frame["spacing_px"] or 1.0) / 2
+        flagged += wrong and excused
+        unflagged += wrong and not excused
+        if not wrong and not excused:
+            errors.append(error)
+    rms = float(np.sqrt(np.mean(np.square(errors)))) if errors else NAN
+    return judged, flagged, unflagged, rms
+
+
+def _strain(pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> tuple[float, float]:
+    """Return slope and rms difference of the frame means of hydrostatic strain, the reference's own strain taken off."""
+    told = [(t["hydrostatic"], f["strain"]["hydrostatic"]["mean"]) for f, t in pairs if f["strain"]["valid"]]
+    pairs_array = np.array([(a, m) for a, m in told if m is not None])
+    if len(pairs_array) < 3:
+        return NAN, NAN
+    applied, measured = pairs_array.T
+    rms = float(np.std(measured - applied))
+    return (float(np.polyfit(applied, measured, 1)[0]) if np.ptp(applied) > _RAMP else NAN), rms
+
+
+def compare(session_folder: Path, truth_folder: Path) -> SessionScore:
+    """Score a recorded session.
+
+    Parameters
+    ----------
+    session_folder : Path
+        As written by the recorder.
+    truth_folder : Path
+        FOLDER.truth, as written by the simulated microscope.
+    """
+    session, truths = read_session(session_folder), _truth_lines(truth_folder)
+    seen: dict[tuple[str, int], int] = {}
+    pairs = []
+    for frame in session.frames:
+        key = (PurePath(frame["source"]).name, frame["item_index"])
+        if frame["state"] == "processed" and key in truths:
+            seen[key] = seen.get(key, 0) + 1
+            pairs.append((frame, truths[key]))
+    columns = [_columns(session, frame, truth_folder, truth["frame"]) for frame, truth in pairs]
+    offsets = np.concatenate([each[2] for each in columns]) if columns else np.empty((0, 2))
+    halves, quarters = [each[0] for each in columns], [each[1] for each in columns]
+    return SessionScore(
+        len(pairs),
+        len(truths) - len(seen),
+        sum(count > 1 for count in seen.values()),
+        float(np.mean(halves)) if halves else NAN,
+        float(np.mean(quarters)) if quarters else NAN,
+        float(np.sqrt(np.mean(offsets**2))) if len(offsets) else NAN,
+        *_drift(pairs),
+        *_strain(pairs),
+    )
+
+
+def as_text(score: SessionScore) -> str:
+    """Return the comparison as lines for people."""
+    lines = [
+        f"frames        {score.frames} processed, {score.missing} missing, {score.doubled} doubled",
+        f"columns       F1 {score.f1_half:.4f} within half a spacing, {score.f1_quarter:.4f} within a quarter",
+        f"positions     {score.position_rms_px:.3f} px rms per axis",
+        f"drift         {score.steps} steps: {score.wrong_unflagged} wrong unflagged, {score.wrong_flagged} wrong and flagged; "
+        f"the others within {score.drift_rms_px:.3f} px rms per axis",
+    ]
+    if np.isfinite(score.strain_rms):
+        slope = f"slope {score.strain_slope:.3f} of measured over applied, " if np.isfinite(score.strain_slope) else ""
+        lines.append(f"strain        {slope}frame means within {100 * score.strain_rms:.3f} % rms (hydrostatic)")
+    return "\n".join(lines)
