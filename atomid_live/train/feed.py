@@ -1,0 +1,72 @@
+"""Batches from processes of their own, in order: which crops a step sees depends on its number alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+from queue import Empty
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomid_live.train.dataset import Recipe, make_crop
+
+Stack = NDArray[np.float32]
+_AHEAD = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Crops stacked along the first axis: image (B, side, side), heat and weight (B, side/2, side/2), spacing (B,) in px."""
+
+    image: Stack = field(repr=False)
+    heat: Stack = field(repr=False)
+    weight: Stack = field(repr=False)
+    spacing_px: Stack = field(repr=False)
+
+
+def make_batch(recipe: Recipe, number: int, size: int) -> Batch:
+    """Return crops ``number * size`` to ``(number + 1) * size - 1`` of the recipe."""
+    crops = [make_crop(recipe, number * size + k) for k in range(size)]
+    image, heat, weight = (np.stack([getattr(crop, name) for crop in crops]) for name in ("image", "heat", "weight"))
+    return Batch(image, heat, weight, np.array([crop.spacing_px for crop in crops], np.float32))
+
+
+def _work(recipe: Recipe, size: int, first: int, step: int, last: int, queue: Any) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    for number in range(first, last, step):
+        queue.put(make_batch(recipe, number, size))
+
+
+def batches(recipe: Recipe, size: int, first: int, last: int, workers: int) -> Iterator[Batch]:
+    """Yield batches `first` to `last` - 1 in order, made by `workers` processes (0: in this one)."""
+    if workers == 0:
+        yield from (make_batch(recipe, number, size) for number in range(first, last))
+        return
+    context = multiprocessing.get_context("spawn")
+    queues = [context.Queue(_AHEAD) for _ in range(workers)]
+    makers = [
+        context.Process(target=_work, args=(recipe, size, first + k, workers, last, queues[k]), daemon=True) for k in range(workers)
+    ]
+    for maker in makers:
+        maker.start()
+    try:
+        for number in range(first, last):
+            queue = queues[(number - first) % workers]
+            while True:
+                try:
+                    batch = queue.get(timeout=60)
+                    break
+                except Empty:
+                    if not makers[(number - first) % workers].is_alive():
+                        raise RuntimeError(f"the process that makes training crops died before batch {number}") from None
+            yield batch
+    finally:
+        for maker in makers:
+            maker.terminate()
+        for maker in makers:
+            maker.join()
