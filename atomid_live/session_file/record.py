@@ -95,9 +95,15 @@ def _strain(reading: Reading, field: StrainField) -> Record:
     }
 
 
+def _unsaid(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_unsaid(each) for each in value)
+    return value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 def _meta(meta: FrameMeta) -> Record:
     pairs = ((name, getattr(meta, name)) for name in FrameMeta.__slots__)
-    return {name: value for name, value in pairs if value != "" and not (isinstance(value, float) and math.isnan(value))}
+    return {name: value for name, value in pairs if not _unsaid(value)}
 
 
 def frame_record(result: Result) -> Record:
