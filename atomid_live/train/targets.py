@@ -41,7 +41,8 @@ def hidden(ratio: Points, apart: Points) -> NDArray[np.bool_]:
     own = ratio[:, None] * x * np.exp(-0.5 * x**2)
     rest = apart[:, None] - x
     other = rest * np.exp(-0.5 * rest**2)
-    return np.asarray((own - other).max(1) <= 0)
+    lead = np.where(x < 0.5 * apart[:, None], own - other, -1.0)
+    return np.asarray(lead.max(1) <= 0)
 
 
 def label_columns(yx: Points, height: Points, noise: Points, sigma_px: float, sparse: bool = False) -> Labels:
