@@ -123,11 +123,11 @@ def _dichalcogenide(name: str, metal: str, chalcogen: str, a_nm: float) -> Cryst
 
 
 def _rhenium_disulphide() -> Crystal:
-    """1T'' ReS2: experimental cell, rhenium diamonds (edges 275 and 280 pm, short diagonal 270 pm) chained along a by 290 pm.
+    """1T'' ReS2: experimental cell, rhenium diamonds (edges 279 and 282 pm, short diagonal 270 pm) chained along a by 290 pm.
 
     The four metal positions follow from those four lengths and the inversion centre; sulphur is left on its 1T places.
     """
-    metal = ((0.1910, 0.2160), (0.2530, -0.1813), (-0.1910, -0.2160), (-0.2530, 0.1813))
+    metal = ((0.1926, 0.2146), (0.2555, -0.1853), (-0.1926, -0.2146), (-0.2555, 0.1853))
     octahedral = ((0.25, 0.25), (0.25, -0.25), (-0.25, -0.25), (-0.25, 0.25))
     atoms: list[tuple[str, float, float]] = [("Re", u % 1, v % 1) for u, v in metal]
     for du, dv in ((1 / 6, 1 / 3), (1 / 3, 1 / 6)):

@@ -153,6 +153,7 @@ def _centroids(
     hum_sin: FloatArray,
     hum_cos: FloatArray,
     slack: int,
+    slope_yx: FloatArray,
 ) -> FloatArray:
     rows = rows_yx.shape[0]
     half_y = along_y.shape[1] // 2 - 1
@@ -164,11 +165,12 @@ def _centroids(
         for r in range(int(np.floor(y)) - half_y - slack, int(np.ceil(y)) + half_y + slack + 1):
             k = min(max(r, 0), rows - 1)
             wave = hum_sin[k] * turn_cos + hum_cos[k] * turn_sin
-            dy = r + rows_yx[k, 0] + hum[0] * wave - y
+            beyond = r - k
+            dy = r + rows_yx[k, 0] + beyond * slope_yx[0] + hum[0] * wave - y
             weight = _weight(along_y, dy)
             total += weight
             sum_y += weight * (r - y)
-            sum_x += weight * (slope * dy - rows_yx[k, 1] - hum[1] * wave)
+            sum_x += weight * (slope * dy - rows_yx[k, 1] - beyond * slope_yx[1] - hum[1] * wave)
         seen[i, 0] = y + sum_y / total if total > 0 else np.nan
         seen[i, 1] = x + sum_x / total if total > 0 else np.nan
     return seen
@@ -234,9 +236,9 @@ def as_scanned(yx_px: FloatArray, probe: Probe | float, path: ScanPath) -> Float
     """
     profile = _as_probe(probe)
     yx = np.ascontiguousarray(path.bent(np.asarray(yx_px, dtype=np.float64)))
-    result = np.zeros_like(yx)
+    result, slope_yx = np.zeros_like(yx), np.array(path.slope_yx)
     for share, scale in ((1.0 - profile.tail, 1.0), (profile.tail, profile.tail_ratio)):
         if share > 0:
             wide_y, _, slope = profile.shape_px(scale)
-            result += share * _centroids(yx, _profile(wide_y), slope, *_path_arguments(path))
+            result += share * _centroids(yx, _profile(wide_y), slope, *_path_arguments(path), slope_yx)
     return result

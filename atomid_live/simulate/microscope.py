@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -90,9 +91,8 @@ def simulate_session(
     delivery = Delivery(folder, scenario, mode, kind, pace_s, extra)
     if (truth_folder(folder) / "truth.jsonl").exists():
         raise UsageError(f"{truth_folder(folder)} holds the truth of another session; simulate into another folder")
-    truth, writer = TruthFolder(truth_folder(folder), scenario), writer_for(delivery)
     done, due = 0, time.monotonic()
-    try:
+    with closing(writer_for(delivery)) as writer, closing(TruthFolder(truth_folder(folder), scenario)) as truth:
         for frame in Session(scenario):
             if halt.wait(max(0.0, due - time.monotonic())):
                 break
@@ -102,9 +102,6 @@ def simulate_session(
                 break
             truth.add(frame, path.name, frame.index if mode == "stack" else 0)
             done += 1
-    finally:
-        writer.close()
-        truth.close()
     return done
 
 

@@ -47,6 +47,8 @@ class ScanPath:
     ----------
     row_yx_px : ndarray, shape (rows, 2), float64
         Offset of the sampled position from the nominal one, per row.
+    slope_yx : (float, float)
+        Change of the offset per row, by which it goes on beyond the frame; matters for columns cut by the border.
     hum_yx_px, hum_row_rad, hum_rad_per_px : (float, float), ndarray of shape (rows,), float
         Sine added to it: amplitude, phase at the start of each row, and phase per column.
     flyback_px, flyback_decay_px : float
@@ -54,6 +56,7 @@ class ScanPath:
     """
 
     row_yx_px: FloatArray = field(repr=False)
+    slope_yx: tuple[float, float] = (0.0, 0.0)
     hum_yx_px: tuple[float, float] = (0.0, 0.0)
     hum_row_rad: FloatArray = field(default_factory=lambda: np.zeros(0), repr=False)
     hum_rad_per_px: float = 0.0
@@ -67,7 +70,9 @@ class ScanPath:
 
     def with_drift(self, row_yx_px: FloatArray) -> ScanPath:
         """Add the motion of the specimen since mid-frame, shape (rows, 2): it moves one way, the sampled place the other."""
-        return replace(self, row_yx_px=self.row_yx_px - row_yx_px)
+        per_row = (row_yx_px[-1] - row_yx_px[0]) / max(len(row_yx_px) - 1, 1)
+        slope = self.slope_yx[0] - float(per_row[0]), self.slope_yx[1] - float(per_row[1])
+        return replace(self, row_yx_px=self.row_yx_px - row_yx_px, slope_yx=slope)
 
     def bent(self, yx_px: FloatArray) -> FloatArray:
         """Positions after the fly-back distortion alone, shape (N, 2): solves c + A exp(-c/d) = x for the pixel column c."""
@@ -98,5 +103,10 @@ def scan_path(rng: np.random.Generator, rows: int, errors: ScanErrors) -> ScanPa
     phase = rng.uniform(0, 2 * pi) + turn * errors.line_time_s * np.arange(rows, dtype=np.float64)
     offsets = jitter(rng, rows, errors.jitter_yx_px, errors.jitter_rows)
     return ScanPath(
-        offsets, errors.hum_yx_px, phase, turn * errors.dwell_s, errors.flyback_px, max(errors.flyback_decay_px, 1e-3)
+        offsets,
+        hum_yx_px=errors.hum_yx_px,
+        hum_row_rad=phase,
+        hum_rad_per_px=turn * errors.dwell_s,
+        flyback_px=errors.flyback_px,
+        flyback_decay_px=max(errors.flyback_decay_px, 1e-3),
     )

@@ -77,9 +77,9 @@ class Specimen:
         from cv2 import INTER_LINEAR, resize
         from scipy.ndimage import map_coordinates
 
-        rows, cols = (ceil(n / _COARSE) for n in view.shape)
-        y, x = np.mgrid[0:rows, 0:cols] * float(_COARSE) + (_COARSE - 1) / 2
-        offset = row_yx_px[np.minimum(np.arange(rows) * _COARSE + _COARSE // 2, view.shape[0] - 1)]
+        rows, cols = (ceil(n / _COARSE) + 2 for n in view.shape)
+        y, x = np.mgrid[-1 : rows - 1, -1 : cols - 1] * float(_COARSE) + (_COARSE - 1) / 2
+        offset = row_yx_px[np.clip(np.arange(-1, rows - 1) * _COARSE + _COARSE // 2, 0, view.shape[0] - 1)]
         y, x = y + offset[:, :1], x + offset[:, 1:]
         spacing = max(self.scenario.contamination_nm / self.scenario.pixel_size_nm * _NODE_PER_CORRELATION, 2.0 * _COARSE)
         node = view.to_specimen(np.stack([y.ravel(), x.ravel()], axis=1)) / spacing
@@ -91,4 +91,4 @@ class Specimen:
         smooth = map_coordinates(normal, (node - low).T, order=3, prefilter=False, mode="nearest") / _SPLINE_POWER
         field = np.maximum(smooth, 0.0).astype(np.float32).reshape(rows, cols)
         large = resize(field, (cols * _COARSE, rows * _COARSE), interpolation=INTER_LINEAR)
-        return np.ascontiguousarray(large[: view.shape[0], : view.shape[1]])
+        return np.ascontiguousarray(large[_COARSE : _COARSE + view.shape[0], _COARSE : _COARSE + view.shape[1]])
