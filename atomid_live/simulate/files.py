@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,6 +103,14 @@ def truth_line(scenario: Scenario, frame: SimulatedFrame, name: str, item_index:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
+def _without_nan(tree: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: what was left open becomes null."""
+    return {
+        key: _without_nan(value) if isinstance(value, dict) else None if value != value else value
+        for key, value in tree.items()
+    }
+
+
 class TruthFolder:
     """Truth written beside a session: truth.jsonl, scenario.json, and for each frame NNNNNN.npz and NNNNNN.csv (X,Y).
 
@@ -114,8 +123,8 @@ class TruthFolder:
         self.folder = folder
         self._scenario = scenario
         self._lines = (folder / "truth.jsonl").open("x", encoding="utf-8", newline="\n")
-        about = {"schema": 1, "software": f"atomid-live {__version__}", "scenario": repr(scenario)}
-        (folder / "scenario.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        about = {"schema": 1, "software": f"atomid-live {__version__}", "scenario": _without_nan(asdict(scenario))}
+        (folder / "scenario.json").write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     def add(self, frame: SimulatedFrame, name: str, item_index: int = 0) -> None:
         """Write the truth of one frame."""

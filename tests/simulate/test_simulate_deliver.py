@@ -79,6 +79,8 @@ def test_truth_uses_x_and_y(tmp_path: Path) -> None:
     table = np.loadtxt(beside / "000004.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(table, truth.seen_yx_px[truth.visible][:, ::-1], atol=1e-4)
     assert line["columns"] == len(table)
+    about = json.loads((beside / "scenario.json").read_text(encoding="utf-8"))["scenario"]
+    assert (about["crystal"], about["edge_nm"], about["camera"]["bits"]) == ("mos2", None, 16)
 
 
 def test_tiff_is_calibrated_and_numpy_is_bare(tmp_path: Path) -> None:
