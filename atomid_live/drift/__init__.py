@@ -1,0 +1,1 @@
+"""Following the specimen: pairwise shift, rolling reference, and which lattice vector the step really was."""

@@ -1,0 +1,82 @@
+"""What a frame is registered against: the mean of the last aligned frames, moved on when the specimen leaves it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomid_live.drift.landmarks import Landmarks, find_landmarks
+from atomid_live.drift.overlap import Image, accumulate
+from atomid_live.drift.periods import Periods
+from atomid_live.drift.register import Correlator, Pair, Spectrum
+
+MOST_FRAMES = 16
+REFRESH_AT = (1, 2, 3, 5, 8, 12)
+REFRESH_EVERY = 8
+
+
+class Reference:
+    """Running mean of aligned frames in the coordinates of one of them.
+
+    Never the frame before alone (errors would add up) and never the first frame alone (it leaves the field and the beam
+    changes it): each sure frame enters the mean with at most `MOST_FRAMES` remembered. `move` shifts the mean by whole
+    pixels, so that moving costs no sharpness and no accuracy.
+    """
+
+    def __init__(self, correlator: Correlator, image: Image, spectrum: Spectrum) -> None:
+        self._correlator = correlator
+        self.mean: Image = image.copy()
+        self._count: Image = np.ones_like(image)
+        self.spectrum = spectrum
+        self.periods: Periods | None = correlator.periods(spectrum)
+        self.frames = 1
+        self._stale = 0
+        self.landmarks: Landmarks = find_landmarks(self.mean, self._count, self.periods)
+
+    def prefer(self, periods: Periods | None) -> None:
+        """Take lattice vectors from elsewhere (the columns) and look for landmarks again."""
+        if periods is not None:
+            self.periods = periods
+            self.landmarks = find_landmarks(self.mean, self._count, self.periods)
+
+    def add(self, image: Image, shift_yx: Pair) -> None:
+        """Let an aligned frame into the mean; landmarks and spectrum are renewed when enough has changed."""
+        accumulate(self.mean, self._count, image, shift_yx[0], shift_yx[1], MOST_FRAMES)
+        self.frames += 1
+        self._stale += 1
+        if self.frames in REFRESH_AT or self._stale >= REFRESH_EVERY:
+            self._refresh()
+
+    def move(self, image: Image, shift_yx: Pair) -> tuple[int, int]:
+        """Change to the coordinates of a sure frame seen at `shift_yx`; returns the whole-pixel move.
+
+        A feature at p is at p + move afterwards. What comes into view is filled from the frame.
+        """
+        dy, dx = (math.floor(s + 0.5) for s in shift_yx)
+        mean, count = np.zeros_like(self.mean), np.zeros_like(self._count)
+        to, source = _overlap(self.mean.shape, dy, dx)
+        mean[to], count[to] = self.mean[source], self._count[source]
+        fresh = count == 0
+        mean[fresh] = image[fresh]
+        self.mean, self._count = mean, np.where(fresh, np.float32(1), count)
+        self._refresh()
+        return dy, dx
+
+    def _refresh(self) -> None:
+        self._stale = 0
+        self.spectrum = self._correlator.spectrum(self.mean)
+        self.landmarks = find_landmarks(self.mean, self._count, self.periods)
+
+
+def _overlap(shape: tuple[int, ...], dy: int, dx: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    rows, cols = shape[0], shape[1]
+    to = (slice(max(0, dy), min(rows, rows + dy)), slice(max(0, dx), min(cols, cols + dx)))
+    source = (slice(max(0, -dy), min(rows, rows - dy)), slice(max(0, -dx), min(cols, cols - dx)))
+    return to, source
+
+
+def known_count(count: NDArray[np.float32]) -> float:
+    """Mean number of frames behind a pixel of the reference."""
+    return float(count.mean())
