@@ -35,7 +35,7 @@ class Recipe:
     seed: int = TRAIN_SEED_BASE
     side_px: int = 256
     canonical_sigma_px: float = 1.9
-    sigma_range_px: tuple[float, float] = (1.4, 2.8)
+    sigma_range_px: tuple[float, float] = (1.3, 2.8)
     empties: float = 0.27
     largest_reduction: float = 3.0
     thesis_targets: bool = False

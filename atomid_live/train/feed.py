@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import deque
 from queue import Empty
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from atomid_live.train.dataset import Recipe, make_crop
 
 Stack = NDArray[np.float32]
 _AHEAD = 6
+_LATER = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,13 @@ def make_batch(recipe: Recipe, number: int, size: int) -> Batch:
     crops = [make_crop(recipe, number * size + k) for k in range(size)]
     image, heat, weight = (np.stack([getattr(crop, name) for crop in crops]) for name in ("image", "heat", "weight"))
     return Batch(image, heat, weight, np.array([crop.spacing_px for crop in crops], np.float32))
+
+
+def flipped(batch: Batch, number: int) -> Batch:
+    """Mirror a batch: columns, rows or both by turns; never transposed, because noise knows the fast axis of the scan."""
+    rows, cols = ((1, -1), (-1, 1), (-1, -1))[number % 3]
+    image, heat, weight = (np.ascontiguousarray(a[:, ::rows, ::cols]) for a in (batch.image, batch.heat, batch.weight))
+    return Batch(image, heat, weight, batch.spacing_px)
 
 
 def _work(recipe: Recipe, size: int, first: int, step: int, last: int, queue: Any) -> None:
@@ -70,3 +79,20 @@ def batches(recipe: Recipe, size: int, first: int, last: int, workers: int) -> I
             maker.terminate()
         for maker in makers:
             maker.join()
+
+
+def twice(recipe: Recipe, size: int, first: int, last: int, workers: int) -> Iterator[Batch]:
+    """Yield the batches of steps `first` to `last` - 1, each made once and shown twice, the second time mirrored and later.
+
+    Step 2u shows batch u, step 2u + 1 batch u - 32 (or u itself among the first 32) mirrored; making a crop costs more than
+    learning from it.
+    """
+    start = max(0, first // 2 - _LATER)
+    kept: deque[Batch] = deque(maxlen=_LATER + 1)
+    for offset, batch in enumerate(batches(recipe, size, start, (last + 1) // 2, workers)):
+        unique = start + offset
+        kept.append(batch)
+        if first <= 2 * unique < last:
+            yield batch
+        if first <= 2 * unique + 1 < last:
+            yield flipped(kept[0] if unique >= _LATER else batch, unique)

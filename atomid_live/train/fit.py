@@ -17,7 +17,7 @@ import torch
 
 from atomid_live.errors import UsageError
 from atomid_live.train.dataset import Recipe
-from atomid_live.train.feed import Batch, batches, make_batch
+from atomid_live.train.feed import Batch, make_batch, twice
 from atomid_live.train.loss import compact_loss, thesis_loss
 from atomid_live.train.network import SPACING_UNIT_PX, CompactUnet
 
@@ -38,7 +38,7 @@ class TrainSettings:
     architecture : str
         "compact" (ships) or "atomid-net" (the thesis's network, as described there).
     crops : int
-        Length of the run; the last `decay` of it lowers the rate to zero.
+        Length of the run, each crop counted both times it is shown; the last `decay` of it lowers the rate to zero.
     batch, rate : int, float
         Crops per step and learning rate at the plateau.
     channels, blocks : tuple of int, int
@@ -49,11 +49,11 @@ class TrainSettings:
 
     out: Path
     architecture: str = "compact"
-    crops: int = 400_000
+    crops: int = 280_000
     batch: int = 16
-    rate: float = 3e-3
-    decay: float = 0.3
-    channels: tuple[int, ...] = (24, 32, 48)
+    rate: float = 2e-3
+    decay: float = 0.35
+    channels: tuple[int, ...] = (32, 48, 64)
     blocks: int = 2
     workers: int = 1
     threads: int = 1
@@ -221,7 +221,7 @@ def train(settings: TrainSettings, quiet: bool = False) -> Path:
 def _steps(run: Run, total: int, held_out: list[Batch]) -> Iterator[float]:
     settings, smooth, started = run.settings, math.nan, time.monotonic()
     log = settings.out / "log.csv"
-    for batch in batches(settings.recipe, settings.batch, run.step, total, settings.workers):
+    for batch in twice(settings.recipe, settings.batch, run.step, total, settings.workers):
         loss = run.learn(batch)
         smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
         if run.step % settings.validate_every == 0 or run.step == total:

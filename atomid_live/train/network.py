@@ -43,7 +43,7 @@ class CompactUnet(nn.Module):
 
     stride = 2
 
-    def __init__(self, channels: tuple[int, ...] = (24, 32, 48), blocks: int = 2) -> None:
+    def __init__(self, channels: tuple[int, ...] = (32, 48, 64), blocks: int = 2) -> None:
         super().__init__()
         first, last = channels[0], channels[-1]
         self.stem = nn.Sequential(nn.Conv2d(1, first, 8, 4, 2, bias=False), nn.BatchNorm2d(first, momentum=0.02), nn.ReLU(True))

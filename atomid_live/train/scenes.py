@@ -242,9 +242,9 @@ def empty_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: floa
 
 
 def draw_kind(rng: np.random.Generator, empties: float) -> str:
-    """Draw "empty", "sparse" (17 %) or "crystal"."""
+    """Draw "empty", "sparse" (20 %) or "crystal"."""
     kind = rng.random()
-    return "empty" if kind < empties else "sparse" if kind < empties + 0.17 else "crystal"
+    return "empty" if kind < empties else "sparse" if kind < empties + 0.20 else "crystal"
 
 
 def draw_scene(rng: np.random.Generator, kind: str, shape: tuple[int, int], sigma_px: float) -> Scene:
