@@ -1,0 +1,115 @@
+"""Lattice evidence in the power spectrum: Bragg spots against the frame's own noise of any colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from atomid_live.detect.dog_filter import transfer
+from atomid_live.types import NAN, FloatArray
+
+Image = NDArray[np.float32]
+
+SPOT_RATIO = 10.0
+_EULER = 0.5772156649
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """Radial profile and spots of a power spectrum; frequencies in cycles per pixel of the image it was made from.
+
+    Attributes
+    ----------
+    noise : ndarray, shape (K,)
+        Geometric-mean power at radius k / `size`, which few spots cannot raise, put on the scale of a mean.
+    total : ndarray, shape (K,)
+        Mean power there, spots included.
+    pixels : ndarray, shape (K,)
+        Samples of the ring.
+    spot_frequency, spot_power, spot_ratio : ndarray, shape (M,)
+        Radius, power over the noise, and its ratio to the noise of every sample that stands out.
+    spot_yx : ndarray, shape (M, 2)
+        Frequency vectors.
+    """
+
+    frequency: FloatArray = field(repr=False)
+    noise: FloatArray = field(repr=False)
+    total: FloatArray = field(repr=False)
+    pixels: FloatArray = field(repr=False)
+    spot_frequency: FloatArray = field(repr=False)
+    spot_power: FloatArray = field(repr=False)
+    spot_ratio: FloatArray = field(repr=False)
+    spot_yx: FloatArray = field(repr=False)
+
+    @property
+    def has_lattice(self) -> bool:
+        """Whether spots span the plane: one line of them may be mains hum or scan lines."""
+        if len(self.spot_ratio) < 2:
+            return False
+        weight = np.minimum(self.spot_ratio, 100.0)
+        angle = 2.0 * np.arctan2(self.spot_yx[:, 0], self.spot_yx[:, 1])
+        return bool(abs(np.sum(weight * np.exp(1j * angle))) < 0.95 * weight.sum())
+
+    def noise_fraction(self, column_sigma_px: float) -> float:
+        """Part of the band-passed variance that is noise and not lattice, 0 to 1."""
+        gain = self.pixels * transfer(self.frequency, column_sigma_px) ** 2
+        return float(np.sum(gain * np.minimum(self.noise, self.total)) / max(float(np.sum(gain * self.total)), 1e-30))
+
+    def best_sigma(self, ladder: FloatArray) -> float:
+        """Column width whose band-pass lets most of the spots through for the noise it passes."""
+        merit = [
+            np.sum(self.spot_power * transfer(self.spot_frequency, s) ** 2)
+            / np.sum(self.pixels * self.noise * transfer(self.frequency, s) ** 2)
+            for s in ladder
+        ]
+        return float(ladder[int(np.argmax(merit))])
+
+    @property
+    def plane_px(self) -> float:
+        """Distance of the lattice planes with the strongest spot; NaN without a lattice."""
+        if not len(self.spot_power):
+            return NAN
+        return float(1.0 / self.spot_frequency[int(np.argmax(self.spot_power))])
+
+
+@lru_cache(maxsize=4)
+def _geometry(rows: int, cols: int) -> tuple[Image, NDArray[np.int64], FloatArray, NDArray[np.bool_], FloatArray]:
+    fy, fx = fft.fftfreq(rows)[:, None], fft.rfftfreq(cols)[None, :]
+    radius = np.hypot(fy, fx)
+    size = min(rows, cols)
+    ring = np.minimum((radius * size + 0.5).astype(np.int64), size)
+    window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(cols + 2)[1:-1]).astype(np.float32)
+    # scan lines and hum put power on the axes, and the window spreads it over two samples on either side
+    open_ = (np.abs(fy) * rows > 2.5) & (np.abs(fx) * cols > 2.5) & (radius < 0.5) & (radius * size > 4)
+    return window, ring, radius, open_, np.bincount(ring.ravel(), minlength=size + 1).astype(np.float64)
+
+
+def measure_spectrum(image: Image) -> Spectrum:
+    """Radial noise profile and Bragg spots of an image, best after `local_contrast`; shape (rows, cols), float32."""
+    rows, cols = image.shape
+    window, ring, radius, open_, pixels = _geometry(rows, cols)
+    wave = fft.rfft2((image - np.float32(image.mean())) * window)
+    power = wave.real**2 + wave.imag**2
+    power += np.float32(1e-7 * power.max() + 1e-20)
+    smooth = cv2.blur(power, (3, 3), borderType=cv2.BORDER_REFLECT)
+    flat = ring.ravel()
+    held = np.maximum(pixels, 1.0)
+    noise = np.exp(np.bincount(flat, np.log(power).ravel(), len(pixels)) / held + _EULER)
+    total = np.bincount(flat, power.ravel(), len(pixels)) / held
+    ratio = smooth / noise[ring].astype(np.float32)
+    at = np.nonzero((ratio > SPOT_RATIO) & open_)
+    fy = fft.fftfreq(rows)[at[0]]
+    fx = fft.rfftfreq(cols)[at[1]]
+    excess = smooth[at] * (1.0 - 1.0 / ratio[at])
+    half = np.arange(len(pixels)) <= min(rows, cols) // 2
+    keep = half & (pixels > 0) & (np.arange(len(pixels)) > 2)
+    frequency = np.arange(len(pixels)) / min(rows, cols)
+    return Spectrum(
+        frequency[keep], noise[keep], total[keep], pixels[keep],
+        radius[at], excess.astype(np.float64), ratio[at].astype(np.float64), np.stack([fy, fx], 1),
+    )  # fmt: skip
