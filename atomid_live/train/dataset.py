@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.detect.local_contrast import local_contrast
+from atomid_live.detect.resample import resample
 from atomid_live.train.acquire import acquire
 from atomid_live.train.scenes import draw_kind, draw_scene
-from atomid_live.train.targets import TARGET_SIGMA_PX, draw_maps, label_columns, mean_spacing
+from atomid_live.train.targets import TARGET_SIGMA_PX, Labels, draw_maps, label_columns, mean_spacing
 
 TRAIN_SEED_BASE = 10_000_000
 STRIDE = 2
@@ -93,40 +93,67 @@ def _outside(points: NDArray[np.float64], box: Box | None) -> NDArray[np.float64
     return points[(y < box[0] - 1) | (y > box[1]) | (x < box[2] - 1) | (x > box[3])]
 
 
-def prepare(frame, factor):
-    if factor < 1:
-        n=int(round(frame.shape[0]*factor)); frame=cv2.resize(frame,(n,n),interpolation=cv2.INTER_AREA)
-    return local_contrast(frame)
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A simulated frame as a microscope would hand it over, with its labels in pixels of the frame.
 
-def to_small(points, side, reduction):
-    if reduction == 1: return points
-    f=int(round(side/reduction))/side
-    return (points+.5)*f-.5
+    Attributes
+    ----------
+    pixels : ndarray, shape (side, side), float32
+        Grey values.
+    labels : Labels
+        Columns asked for and columns at the limit of visibility.
+    sigma_px : float
+        Width of a column.
+    sparse : bool
+        No lattice.
+    reduction : float
+        Frame pixels per pixel of the scale at which the recipe means the network to see it.
+    """
 
-def make_crop(recipe: Recipe, index: int) -> Crop:
-    """Return crop number `index` of the recipe."""
+    pixels: NDArray[np.float32] = field(repr=False)
+    labels: Labels = field(repr=False)
+    sigma_px: float
+    sparse: bool
+    reduction: float
+
+
+def make_example(recipe: Recipe, index: int) -> Example:
+    """Return frame number `index` of the recipe, as acquired; it holds at least `side_px` pixels at the network's scale."""
     rng = np.random.default_rng((recipe.seed, index))
     low, high = recipe.sigma_range_px
     if rng.random() < 0.75:
         sigma = float(np.clip(recipe.canonical_sigma_px * np.exp(rng.normal(0, 0.17)), low, high))
     else:
         sigma = float(rng.uniform(low, high))
-    reduction = 1.0 if rng.random() < 0.35 else float(np.exp(rng.uniform(0, np.log(recipe.largest_reduction))))
+    reduction = 1.0 if rng.random() < 0.35 else float(np.exp(rng.uniform(0.02, np.log(recipe.largest_reduction))))
     side = math.ceil(recipe.side_px * reduction) + 1 if reduction > 1 else recipe.side_px
     kind = draw_kind(rng, recipe.empties)
     if kind == "sparse":
+        # single heavy atoms were found wider than their pixel size implies
         sigma *= float(rng.uniform(0.9, 1.35))
     scene = draw_scene(rng, kind, (side, side), sigma * reduction)
     frame = acquire(rng, scene, (side, side), sigma * reduction)
     labels = label_columns(frame.yx, frame.height, frame.noise, sigma * reduction, scene.sparse)
     pixels = frame.pixels
     bar = _burn_scale_bar(rng, pixels) if rng.random() < 0.05 else None
-    image = prepare(pixels, 1.0 / reduction)[: recipe.side_px, : recipe.side_px]
-    wanted, ignored = (to_small(_outside(points, bar), side, reduction) for points in (labels.wanted, labels.ignored))
-    inside = ((wanted >= 0) & (wanted <= recipe.side_px - 1)).all(1)
+    labels = Labels(_outside(labels.wanted, bar), _outside(labels.ignored, bar))
+    return Example(pixels, labels, sigma * reduction, scene.sparse, reduction)
+
+
+def make_crop(recipe: Recipe, index: int) -> Crop:
+    """Return crop number `index` of the recipe, as the network sees it."""
+    example = make_example(recipe, index)
+    small = resample(example.pixels, 1.0 / example.reduction)
+    side, sigma = recipe.side_px, example.sigma_px / example.reduction
+    image = local_contrast(small.image)[:side, :side]
+    wanted, ignored = (
+        (points + 0.5) * np.asarray(small.factor_yx) - 0.5 for points in (example.labels.wanted, example.labels.ignored)
+    )
+    inside = ((wanted >= 0) & (wanted <= side - 1)).all(1)
     spacing = mean_spacing(wanted[inside])
     stride, width = (1, TARGET_SIGMA_PER_SPACING * spacing) if recipe.thesis_targets else (STRIDE, TARGET_SIGMA_PX)
-    shape = (recipe.side_px // stride, recipe.side_px // stride)
     width = width if math.isfinite(width) else TARGET_SIGMA_PX
+    shape = (side // stride, side // stride)
     heat, weight = draw_maps(wanted, ignored, shape, stride, max(IGNORE_SIGMAS * sigma, 2.5), width)
     return Crop(image, heat, weight, spacing, wanted[inside], ignored, sigma)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -61,15 +60,10 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def revision() -> str:
-    """Git revision of the code, with "+" where the tree differs; "unknown" outside a repository."""
-    here = Path(__file__).resolve().parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10)
-        diff = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "."], cwd=here, capture_output=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if diff.returncode else "")
+def _trained_revision(settings: TrainSettings) -> str:
+    """Revision of the code that the run began with."""
+    record = settings.out / "run.json"
+    return str(json.loads(record.read_text(encoding="utf-8")).get("revision", "unknown")) if record.is_file() else "unknown"
 
 
 def _value(value: Any) -> str:
@@ -133,7 +127,7 @@ def write_engine(
             "parameters": parameters(network),
         },
         "training": {
-            "revision": revision(),
+            "revision": _trained_revision(settings),
             "crops": settings.crops,
             "batch": settings.batch,
             "rate": settings.rate,

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -157,6 +158,17 @@ class Run:
         return float(np.mean([float(loss_of(self.network, batch, self.settings)) for batch in held_out]))
 
 
+def revision() -> str:
+    """Git revision of the code, with "+" where the tree differs; "unknown" outside a repository."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        diff = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "."], cwd=here, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if diff.returncode else "")
+
+
 def _log_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
@@ -205,7 +217,8 @@ def train(settings: TrainSettings, quiet: bool = False) -> Path:
     run.load()
     if settings.architecture == "atomid-net" and not settings.recipe.thesis_targets:
         raise UsageError("AtomID-Net learns maps of its own: give a recipe with thesis_targets = True")
-    (settings.out / "run.json").write_text(json.dumps(asdict(settings), default=str, indent=1), encoding="utf-8")
+    record = asdict(settings) | {"revision": revision()}
+    (settings.out / "run.json").write_text(json.dumps(record, default=str, indent=1), encoding="utf-8")
     recipe = replace(settings.recipe, seed=VALIDATION_SEED)
     held_out = [make_batch(recipe, number, settings.batch) for number in range(8)]
     total = settings.crops // settings.batch
