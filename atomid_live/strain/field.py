@@ -302,19 +302,21 @@ def _nodes(columns: Columns, straight: FloatArray, use: np.ndarray, span: int) -
     return _Nodes(uy, ux, at, use, shape)
 
 
-def _sample(columns: Columns, fit: LatticeFit, window: float) -> np.ndarray:
+def _sample(columns: Columns, fit: LatticeFit, window: float, only: np.ndarray | None) -> np.ndarray:
     """Columns on a regular coarse grid of cells, no wider than 1.5 windows: their mean has the error of the mean over all.
 
     The grid must be regular, or the sum over neighbours that cancels inside the crystal no longer does.
     """
     longest = float(np.hypot(fit.matrix[0], fit.matrix[1]).max())
     every = int(SAMPLE_WINDOWS * window / longest)
-    if every < 1:
+    if every < 1 or only is not None:
         return np.ones(len(columns.site), np.bool_)
     return np.asarray((columns.site == 0) & (columns.cell % every == 0).all(axis=1))
 
 
-def measure_deformation(columns: Columns, window: float, reference: Reference | None = None) -> Deformation:
+def measure_deformation(
+    columns: Columns, window: float, reference: Reference | None = None, only: np.ndarray | None = None
+) -> Deformation:
     """Fit the deformation gradient at every indexed column.
 
     Parameters
@@ -326,6 +328,8 @@ def measure_deformation(columns: Columns, window: float, reference: Reference | 
     reference : Reference, optional
         Lattice and node positions to compare with; without it the frame's own straight lattice. A column whose node the
         reference does not know takes no part and stays NaN.
+    only : ndarray of bool, shape (N,), optional
+        Columns to give a tensor to; all take part as neighbours.
 
     Returns
     -------
@@ -349,13 +353,13 @@ def measure_deformation(columns: Columns, window: float, reference: Reference | 
     offset = (template.site - own) * stretch[0] + template.step @ stretch[1:]
     shape = (template.run, offset, template.difference, template.weight, template.stray2, template.full, part)
     out = np.empty((len(columns.yx), 13))
-    _fit_columns(nodes.at, columns.site, use, nodes.uy, nodes.ux, *shape, out)
+    _fit_columns(nodes.at, columns.site, use if only is None else use & only, nodes.uy, nodes.ux, *shape, out)
     gradient = np.empty((len(out), 2, 2))
     gradient[:, 0, 0], gradient[:, 0, 1] = 1 + out[:, 3], out[:, 2]
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
     d2min = out[:, 7] / (2 * np.maximum(out[:, 8], 1e-9))
     sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
-    share = _mean_weights(nodes.at, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window))
+    share = _mean_weights(nodes.at, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window, only))
     square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
     sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
     sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)
@@ -394,11 +398,3 @@ def gradient_of(exx: FloatArray, eyy: FloatArray, exy: FloatArray, rotation: Flo
     v = np.stack([np.stack([1 + exx, exy], -1), np.stack([exy, 1 + eyy], -1)], -2)
     turn = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
     return np.asarray(v @ turn)
-
-
-def square_columns(
-    yx_px: FloatArray, sigma_yx_px: FloatArray, aspect_yx: tuple[float, float], cell: IntArray, site: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """Positions with both axes in pixels of the mean size, and the variance of a coordinate in its square."""
-    scale = np.array(aspect_yx)
-    return yx_px * scale, ((sigma_yx_px * scale) ** 2).mean(axis=1)
