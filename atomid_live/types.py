@@ -382,6 +382,8 @@ class Reading:
     reference: str = ""
     window_nm: float = NAN
     flags: int = 0
+    rolling_std: Mapping[str, float] = field(default_factory=dict)
+    slope_sem_per_min: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
