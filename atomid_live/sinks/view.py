@@ -267,7 +267,7 @@ def preview_of(pixels: NDArray[Any], limit: int = PREVIEW_PX) -> NDArray[np.uint
     Returns
     -------
     ndarray of uint8
-        Means of k x k blocks (a remainder at the lower and right border under k pixels is left out); all 0 for a constant frame.
+        Means of k x k blocks (a remainder under k pixels at the lower and right border is left out); 0 for a constant frame.
     """
     step = max(1, -(-max(pixels.shape) // limit))
     rows, cols = pixels.shape[0] // step * step, pixels.shape[1] // step * step
