@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,17 @@ class SessionFolder:
         if not self._lock.take():
             self._lock.release()
             raise UsageError(f"session {path} is being written by another process; wait for it to end, or begin a new session")
-        (path / ATOMS).mkdir(exist_ok=not new)
-        (path / PICTURES).mkdir(exist_ok=not new)
-        self.journal = Journal(path, new=new)
-        self._tables = (
-            GrowingTable(path / "drift.csv", DRIFT_COLUMNS, drift_row),
-            GrowingTable(path / "strain.csv", STRAIN_COLUMNS, strain_row),
-        )
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
+            (path / ATOMS).mkdir(exist_ok=not new)
+            (path / PICTURES).mkdir(exist_ok=not new)
+            self.journal = Journal(path, new=new)
+            undo.callback(self.journal.close)
+            drift = GrowingTable(path / "drift.csv", DRIFT_COLUMNS, drift_row)
+            undo.callback(drift.close)
+            strain = GrowingTable(path / "strain.csv", STRAIN_COLUMNS, strain_row)
+            self._tables = (drift, strain)
+            undo.pop_all()
         self._closed = False
 
     @classmethod
@@ -178,6 +183,9 @@ class SessionFolder:
             write_new(path, text)
         except OSError as error:
             log.error("atoms of frame %d not saved: %s", result.sequence, error)
+            with suppress(OSError):  # whole, but perhaps not durable: its line will not vouch for it
+                if path.exists():
+                    retire(path)
             return None, f"atoms table: {error.strerror or error}"
         return {"file": f"{ATOMS}/{path.name}", "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}, ""
 

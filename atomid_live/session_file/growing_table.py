@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from atomid_live.session_file.durable import GrowingFile
+from atomid_live.session_file.durable import GrowingFile, free_name, write_new
 from atomid_live.session_file.tables import header
 
 Row = Callable[[Mapping[str, Any]], bytes]
 
 
-def whole_rows(data: bytes, columns: tuple[str, ...]) -> tuple[int, set[int]]:
-    """Return how many leading bytes of a table are whole rows, and the frames they speak of.
+def agreeing_rows(data: bytes, first: bytes, expected: Mapping[int, bytes]) -> tuple[int, set[int]]:
+    """Return how many leading bytes of a table agree with the lines of the session, and the frames they speak of.
 
-    A row is whole when it ends in a line feed, has every cell and a frame number; after the first that is not, nothing is
-    believed (a power cut leaves zeros or half a row). A torn header leaves no bytes.
+    A row agrees when it is, byte for byte, the one its frame's line gives; after the first that is not (torn, zeros of a
+    power cut, a frame without a line) nothing is believed. A torn header leaves no bytes.
     """
-    first = header(columns)
     if not data.startswith(first):
         return 0, set()
-    at, frames = len(first), set()
-    while (end := data.find(b"\n", at)) >= 0:
-        try:
-            cells = next(csv.reader([data[at:end].decode("utf-8")]))
-        except (UnicodeDecodeError, StopIteration, csv.Error):
+    at, frames = len(first), set[int]()
+    while (end := data.find(b"\n", at) + 1) > 0:
+        number = data[at : data.find(b",", at, end)]
+        frame = int(number) if number.isdigit() else -1
+        if frame in frames or data[at:end] != expected.get(frame):
             break
-        if len(cells) != len(columns) or not cells[0].isdecimal():
-            break
-        frames.add(int(cells[0]))
-        at = end + 1
+        frames.add(frame)
+        at = end
     return at, frames
 
 
@@ -65,15 +61,22 @@ class GrowingTable:
         self._sound = True
 
     def repair(self, records: Iterable[Mapping[str, Any]]) -> int:
-        """Cut a torn end, append the rows that are missing, and return how many those were."""
-        good, present = whole_rows(self.path.read_bytes(), self._columns)
+        """Cut what does not agree with the lines, append the rows that are missing, and return how many those were.
+
+        Whole rows that are cut (their line was damaged) are kept in `<name>.orphan`.
+        """
+        expected = {record["sequence"]: self._row(record) for record in records}
+        data = self.path.read_bytes()
+        good, present = agreeing_rows(data, header(self._columns), expected)
+        if good and b"\n" in data[good:]:
+            write_new(free_name(self.path.with_name(self.path.name + ".orphan")), data[good:])
+        self._sound = False
         self._file.cut(good)
         if not good:
-            self.begin()
-        missing = [record for record in records if record["sequence"] not in present]
-        self._sound = False
-        for record in missing:
-            self._file.append(self._row(record), sync=False)
+            self._file.append(header(self._columns), sync=False)
+        missing = [row for number, row in expected.items() if number not in present]
+        for row in missing:
+            self._file.append(row, sync=False)
         self._file.sync()
         self._sound = True
         return len(missing)

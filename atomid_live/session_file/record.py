@@ -28,7 +28,10 @@ SCHEMA = 1
 
 def utc_ns(time_s: float) -> int | None:
     """Return seconds since 1970 UTC as whole ns, or None when unknown."""
-    return round(time_s * 1e9) if math.isfinite(time_s) else None
+    if not math.isfinite(time_s):
+        return None
+    whole = math.floor(time_s)
+    return whole * 1_000_000_000 + round((time_s - whole) * 1e9)
 
 
 def _origin(origin: Origin) -> Record:
