@@ -39,7 +39,7 @@ class Run:
 
     session: Session
     source: Source
-    folder: SessionFolder
+    path: Path
     recorder: Recorder
     notes: tuple[str, ...]
     closing: ExitStack
@@ -134,16 +134,22 @@ class Prepared:
         closing.callback(publisher.close)
         return [publisher]
 
+    def _recorder(self, folder: SessionFolder, *, lossless: bool) -> Recorder:
+        output = self.settings.output
+        recorder = Recorder(folder, annotate=output.annotate, min_free_bytes=output.min_free_bytes, lossless=lossless)
+        recorder.warm_up()
+        return recorder
+
     def _run(
         self, source: Source, pipeline: Pipeline, folder: SessionFolder, notes: tuple[str, ...], closing: ExitStack
     ) -> Run:
         live = isinstance(source, StreamSource)
-        recorder = Recorder(folder, self.settings.output, lossy_pictures=live)
+        recorder = self._recorder(folder, lossless=not live)
         closing.callback(recorder.close)
         closing.callback(source.close)
         numbers = itertools.count(folder.next_sequence)
         session = Session(source, pipeline, recorder, folder.path, numbers, self._courtesies(closing))
-        return Run(session, source, folder, recorder, notes, closing)
+        return Run(session, source, folder.path, recorder, notes, closing)
 
     def watch(self, watched: Path) -> Run:
         """Build a session over a folder; an interrupted one is gone on with, an ended one hands its ledger on."""
@@ -165,7 +171,7 @@ class Prepared:
                 ledger.import_from(last.path / LEDGER)
                 notes.append(f"frames taken by session {last.path.name} are not taken again; `replay` would")
             ledger.reconcile(read_session(last.path).frames)
-        source = FolderSource(watched, self.settings.source, self.settings.frame, ledger, resumed=last is not None)
+        source = FolderSource(watched, self.settings.source, self.settings.frame, ledger, leave_out=(out,))
         return self._run(source, pipeline, folder, tuple(notes), closing)
 
     def listen(self, address: str, insecure: bool) -> Run:
@@ -176,7 +182,7 @@ class Prepared:
         closing.callback(folder.close)
         return self._run(source, pipeline, folder, (), closing)
 
-    def replay(self, paths: list[Path], pace_s: float) -> Run:
+    def replay(self, paths: list[Path], pace_s: float | None) -> Run:
         """Build a session over saved frames."""
         pipeline, closing = self._pipeline(), ExitStack()
         source = ReplaySource(paths, self.settings.source, self.settings.frame, pace_s)
@@ -192,6 +198,6 @@ class Prepared:
         with ExitStack() as closing:
             folder = SessionFolder.create(out, self._info("bench", pipeline.detector))
             closing.callback(folder.close)
-            recorder = Recorder(folder, self.settings.output, lossy_pictures=True)
+            recorder = self._recorder(folder, lossless=False)
             closing.callback(recorder.close)
             yield Chain(pipeline, recorder, self.settings)

@@ -208,7 +208,7 @@ def replay(
     prepared = _prepared(shared, {"source.max_frames": max_frames})
     from atomid_live import run
 
-    return run.replay(prepared, paths, pace)
+    return run.replay(prepared, paths, pace or None)
 
 
 @app.command

@@ -45,10 +45,10 @@ def run_demo(prepared: Prepared, frames: int, seed: int) -> int:
         _, complaint = microscope.communicate(timeout=20)
     if complaint.strip():
         print(f"The simulated microscope said: {complaint.decode(errors='replace').strip()}", file=sys.stderr)
-    score, status = compare(built.folder.path, truth_folder(folder)), built.session.status()
+    score, status = compare(built.path, truth_folder(folder)), built.session.status()
     print(f"\nAgainst the simulator's truth (read only now)\n{as_text(score)}")
     print(
         f"latency       p50 {status.latency_p50_ms:.0f} ms, p95 {status.latency_p95_ms:.0f} ms from frame taken to line written"
     )
-    print(f"session       {built.folder.path}\nframes        {folder}")
+    print(f"session       {built.path}\nframes        {folder}")
     return code or int(score.frames == 0)

@@ -62,16 +62,14 @@ def _show(run: Run, settings: Settings, stop: Event) -> None:
 
 
 def _end(run: Run, outcome: Outcome) -> AtomidError | None:
-    """Close the session's folder in order; returns what went wrong with that."""
-    run.recorder.close()  # pictures still being drawn are finished first
+    """End the session on disk, pictures still being drawn first; returns what went wrong with that."""
     status = run.session.status()
     numbers = {
         "latency_ms": {"p50": status.latency_p50_ms, "p95": status.latency_p95_ms, "p99": status.latency_p99_ms},
-        "pictures_skipped": status.pictures_skipped,
         "missing": status.source.missing,
     }
     try:
-        run.folder.finish("clean" if outcome.clean else "failure", outcome.reason, numbers)
+        run.recorder.finish("clean" if outcome.clean else "failure", outcome.reason, numbers)
     except RecordingError as error:
         return error
     return None
@@ -81,7 +79,7 @@ def execute(run: Run, settings: Settings) -> int:
     """Run a session to its end and return the exit code of CONTRACT."""
     stop, outcomes = Event(), list[Outcome]()
     worker = Thread(target=lambda: outcomes.append(run.session.run(stop)), name="session")
-    with run.closing, _logging_to(run.folder.path, settings.output.verbose):
+    with run.closing, _logging_to(run.path, settings.output.verbose):
         for note in run.notes:
             log.info(note)
             if not settings.output.json_lines:
@@ -111,6 +109,6 @@ def listen(prepared: Prepared, address: str, insecure: bool) -> int:
     return execute(prepared.listen(address, insecure), prepared.settings)
 
 
-def replay(prepared: Prepared, paths: list[Path], pace_s: float) -> int:
+def replay(prepared: Prepared, paths: list[Path], pace_s: float | None) -> int:
     """Run saved frames through the live path."""
     return execute(prepared.replay(paths, pace_s), prepared.settings)

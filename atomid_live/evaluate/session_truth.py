@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,6 +17,8 @@ from atomid_live.types import NAN, FloatArray
 
 _EXCUSES = {"modulo_lattice", "drift_poor", "drift_jump", "drift_lost"}
 _RAMP = 5e-4
+
+_Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,10 @@ def _total(frame: Mapping[str, Any]) -> FloatArray:
     return np.array([NAN if x is None else x, NAN if y is None else y])
 
 
-def _drift(pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> tuple[int, int, int, float]:
+def _drift(pairs: _Pairs) -> tuple[int, int, int, float]:
     """Count steps, wrong ones with and without a flag, and the rms per axis of the good ones."""
     judged, flagged, unflagged, errors = 0, 0, 0, list[FloatArray]()
-    for (before, truth_before), (frame, truth) in zip(pairs, pairs[1:], strict=False):
+    for (before, truth_before), (frame, truth) in itertools.pairwise(pairs):
         if before["segment"] != frame["segment"]:
             continue
         judged += 1
@@ -99,7 +102,7 @@ def _drift(pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> tuple[in
     return judged, flagged, unflagged, rms
 
 
-def _strain(pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> tuple[float, float]:
+def _strain(pairs: _Pairs) -> tuple[float, float]:
     """Return slope and rms difference of the frame means of hydrostatic strain, the reference's own strain taken off."""
     told = [(t["hydrostatic"], f["strain"]["hydrostatic"]["mean"]) for f, t in pairs if f["strain"]["valid"]]
     pairs_array = np.array([(a, m) for a, m in told if m is not None])
