@@ -100,8 +100,8 @@ class Deformation:
 class _Template:
     """Neighbours of a column of each class within the cut, grouped by class.
 
-    `run[s, c] : run[s, c + 1]` are those of class c around one of class s; `full[s, c]` holds the sums of g, g y, g x, g yy, g yx,
-    g xx and of g^2 likewise over them, so that a fit need only take off what is missing.
+    `run[s, c] : run[s, c + 1]` are those of class c around one of class s; `full[s, c]` holds the sums of g, g y, g x, g yy,
+    g yx, g xx and of g^2 likewise over them, so that a fit need only take off what is missing.
     """
 
     run: IntArray
@@ -144,9 +144,7 @@ def _template(fit: LatticeFit, window: float, spacing: float) -> _Template:
     total = np.concatenate([np.zeros((1, 12)), np.cumsum(moments, axis=0)])
     full = total[run[:, 1:]] - total[run[:, :-1]]
     stray2 = (STRAY_SPACINGS * spacing + STRAY_PER_PX * np.sqrt(square)) ** 2
-    return _Template(
-        run, np.concatenate(steps), np.concatenate(sites), np.stack([y, x], 1), g, stray2, full, furthest
-    )
+    return _Template(run, np.concatenate(steps), np.concatenate(sites), np.stack([y, x], 1), g, stray2, full, furthest)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -243,7 +241,7 @@ def _mean_weights(at, site, uy, ux, run, offset, diff, weight, stray2, full, par
     share = np.zeros((len(uy), 2))
     fits = 0
     for i in range(len(at)):
-        if not sample[i] or not out[i, 0] == out[i, 0]:
+        if not sample[i] or np.isnan(out[i, 0]):
             continue
         fits += 1
         y0, x0 = uy[at[i]], ux[at[i]]
@@ -302,14 +300,14 @@ def _nodes(columns: Columns, straight: FloatArray, use: np.ndarray, span: int) -
     return _Nodes(uy, ux, at, use, shape)
 
 
-def _sample(columns: Columns, fit: LatticeFit, window: float, only: np.ndarray | None) -> np.ndarray:
+def _sample(columns: Columns, fit: LatticeFit, window: float) -> np.ndarray:
     """Columns on a regular coarse grid of cells, no wider than 1.5 windows: their mean has the error of the mean over all.
 
     The grid must be regular, or the sum over neighbours that cancels inside the crystal no longer does.
     """
     longest = float(np.hypot(fit.matrix[0], fit.matrix[1]).max())
     every = int(SAMPLE_WINDOWS * window / longest)
-    if every < 1 or only is not None:
+    if every < 1:
         return np.ones(len(columns.site), np.bool_)
     return np.asarray((columns.site == 0) & (columns.cell % every == 0).all(axis=1))
 
@@ -359,7 +357,7 @@ def measure_deformation(
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
     d2min = out[:, 7] / (2 * np.maximum(out[:, 8], 1e-9))
     sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
-    share = _mean_weights(nodes.at, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window, only))
+    share = _mean_weights(nodes.at, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window))
     square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
     sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
     sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)

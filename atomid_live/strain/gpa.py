@@ -189,7 +189,7 @@ def gpa(frame: Frame, lattice: Lattice, settings: StrainSettings) -> GpaField:
     if 2 / (2 * np.pi * window.px) > nearest:
         return GpaField(reason="the window is narrower than the cell, so that reflections run into each other")
     step = max(STEP_OF_WINDOW * window.px, max(frame.shape) / MOST_STEPS)
-    y, x = (np.arange(int((n - 1) / step) + 1) * step for n in frame.shape)
+    y, x = (np.arange(int((n - 1) / step) + 1, dtype=np.float64) * step for n in frame.shape)
     f = _gradients([_local_phase(spectrum, v, window_yx, y, x) for v in g], g, window)
     inside = np.outer(
         (y >= border[0]) & (y <= frame.shape[0] - 1 - border[0]), (x >= border[1]) & (x <= frame.shape[1] - 1 - border[1])

@@ -61,6 +61,4 @@ def drift_strain(frame: Frame, drift: DriftEstimate) -> DriftStrain:
     y_nm, x_nm = frame.pixel_size_yx_nm
     f = apparent_gradient(drift.velocity_yx_px_s, seconds, y_nm / x_nm if np.isfinite(y_nm / x_nm) else 1.0)
     error = drift.sigma_velocity_nm_min / 60 * seconds
-    return DriftStrain(
-        f[0, 1] / 2, f[1, 1] - 1, -1000 * f[0, 1] / 2, error / (2 * y_nm), error / y_nm
-    )
+    return DriftStrain(f[0, 1] / 2, f[1, 1] - 1, -1000 * f[0, 1] / 2, error / (2 * y_nm), error / y_nm)

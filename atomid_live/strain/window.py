@@ -15,7 +15,7 @@ UNCALIBRATED_SPACINGS = 1.5
 class Window:
     """Gaussian radius w: `nm` (NaN when uncalibrated), `px` in pixels of the mean size, and what makes pixels square.
 
-    Multiply (row, column) pixels by `aspect_yx` to get pixels whose side is the geometric mean of both; `pixel_nm` is that side.
+    Multiply (row, column) pixels by `aspect_yx` to get square pixels of side `pixel_nm`, the geometric mean of both sides.
     """
 
     nm: float
