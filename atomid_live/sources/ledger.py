@@ -20,6 +20,7 @@ from atomid_live.types import FrameState, Origin
 
 log = logging.getLogger(__name__)
 
+_BUSY_S = 1.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS taken (
     source TEXT NOT NULL, item TEXT NOT NULL, item_index INTEGER NOT NULL, identity TEXT NOT NULL,
@@ -62,7 +63,7 @@ class Ledger:
             self._base = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        base = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=2.0)
+        base = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=_BUSY_S)
         try:
             # One process owns the file; exclusive locking spares the shared-memory file that network drives cannot hold.
             base.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -163,7 +164,7 @@ class Ledger:
         """
         uri = f"{Path(other).absolute().as_uri()}?mode=ro"
         try:
-            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=2.0)) as base:
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as base:
                 taken = base.execute("SELECT * FROM taken ORDER BY rowid").fetchall()
                 finished = base.execute("SELECT * FROM finished").fetchall()
         except sqlite3.DatabaseError as error:

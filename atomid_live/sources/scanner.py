@@ -58,7 +58,7 @@ class FolderScanner:
         self._gone_since_s = math.nan
         self._started = False
         self._spare: list[Path] = []
-        self._hinted: set[Path] = set()
+        self._hinted: dict[Path, bool] = {}
 
     # what others tell us
 
@@ -66,7 +66,7 @@ class FolderScanner:
         """Hear from the system that a file changed; `closed` when its writer closed it or moved it into place."""
         watched = self._files.get(path)
         if watched is None:
-            self._hinted.add(path)
+            self._hinted[path] = closed or self._hinted.get(path, False)
             self._next_scan_s = -math.inf
             return
         self._look(watched, now)
@@ -204,6 +204,7 @@ class FolderScanner:
             return
         self.last_news_s = now
         self.unheralded += path not in self._hinted
+        watched.closed = self._hinted.get(path, False)
 
     def _look(self, watched: Watched, now: float) -> None:
         """Ask for the file's present state; one that cannot be asked is left to the next listing."""
@@ -268,6 +269,8 @@ class FolderScanner:
         if any(loaded.raw is not None for loaded in batch.loaded):
             self._leave_alone(self._spare)
             self._spare = []
+        elif not (batch.left or batch.waiting):
+            self._promote_spare(now)
         if batch.waiting:
             self._not_ready(watched, FileNotReadyError(batch.waiting), now)
         elif batch.left == 0:
