@@ -134,14 +134,18 @@ class SessionFolder:
         """
         self._settle()
         if result.sequence in self.journal:
+            self._note_segment(result)
             return
         saved, reason = (None, without_tables) if without_tables else self._save_atoms(result)
         line = {**frame_record(result), "atoms": saved, "not_saved": reason}
-        self.journal.append(self._stamped(line))
+        try:
+            self.journal.append(self._stamped(line))
+        except RecordingError:
+            self._leave_out_rows()  # the line may have arrived all the same
+            raise
         self.problem = reason
         if without_tables:
-            for table in self._tables:
-                table.leave_out()
+            self._leave_out_rows()
         else:
             self._grow_tables(line)
         self._note_segment(result)
@@ -188,6 +192,10 @@ class SessionFolder:
                     retire(path)
             return None, f"atoms table: {error.strerror or error}"
         return {"file": f"{ATOMS}/{path.name}", "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}, ""
+
+    def _leave_out_rows(self) -> None:
+        for table in self._tables:
+            table.leave_out()
 
     def _grow_tables(self, line: Mapping[str, Any]) -> None:
         for table in self._tables:

@@ -260,13 +260,13 @@ def test_reopening_that_fails_at_any_call_can_be_done_again(killed: Path, tmp_pa
 
 def test_a_killed_process_leaves_a_session_that_goes_on(tmp_path: Path, result: Make) -> None:
     program = (
-        "import sys, os; sys.path.insert(0, sys.argv[1]); from conftest import make_result\n"
+        "import sys, os; sys.path.insert(0, sys.argv[1]); from recorded_results import make_result\n"
         "from pathlib import Path; from atomid_live.session_file import SessionFolder, SessionInfo\n"
         "folder = SessionFolder.create(Path(sys.argv[2]), SessionInfo('/data/watched'))\n"
         "for n in range(3): folder.record(make_result(n))\n"
         "os._exit(9)\n"
     )
-    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", program, str(Path(__file__).parents[1]), str(tmp_path)]
     assert subprocess.run(command, check=False).returncode == 9
     found = find_latest(tmp_path, "/data/watched")
     assert found and not found.ended and not found.running
