@@ -1,7 +1,7 @@
 """The two shortest translations that carry a frame's columns onto each other.
 
-The autocorrelation of the columns, taken as a histogram of pair differences, has its high peaks at lattice vectors and lower ones
-at differences between the atoms of one cell: in ReS2 the nearest neighbour is not the lattice. A pair of vectors counts
+The autocorrelation of the columns, taken as a histogram of pair differences, has its high peaks at lattice vectors and lower
+ones at differences between the atoms of one cell: in ReS2 the nearest neighbour is not the lattice. A pair of vectors counts
 only when its sum or difference is a peak too, which keeps vectors of different grains, and the rings of disorder, apart.
 """
 

@@ -17,7 +17,7 @@ MAX_TABLE = 20_000_000
 class LatticeFit:
     """Least-squares lattice through indexed columns: position = origin[site] + matrix @ cell.
 
-    `matrix` (2, 2) has columns a and b and rows y and x; `origin_yx_px` (S, 2); `residual_px` is the rms per axis about the fit.
+    `matrix` (2, 2) has columns a and b and rows y and x; `origin_yx_px` (S, 2); `residual_px` is the rms per axis about it.
     """
 
     matrix: FloatArray
@@ -45,7 +45,7 @@ def fit_lattice(yx_px: FloatArray, cell: IntArray, site: IntArray) -> LatticeFit
     mean_r = np.stack([np.bincount(s, r[:, k], classes) for k in (0, 1)], axis=1) / count
     mean_n = np.stack([np.bincount(s, n[:, k], classes) for k in (0, 1)], axis=1) / count
     dr, dn = r - mean_r[s], n - mean_n[s]
-    matrix = np.linalg.solve(dn.T @ dn, dn.T @ dr).T
+    matrix: FloatArray = np.asarray(np.linalg.solve(dn.T @ dn, dn.T @ dr).T, np.float64)
     left = dr - dn @ matrix.T
     freedom = max(1, 2 * len(r) - 4 - 2 * classes)
     return LatticeFit(matrix, mean_r - mean_n @ matrix.T, float(np.sqrt((left**2).sum() / freedom)))
@@ -61,17 +61,22 @@ class NodeTable:
 
 def node_table(cell: IntArray, site: IntArray) -> NodeTable:
     """Build the table of nodes; where two columns claim a node the first keeps it."""
-    use = np.flatnonzero(site >= 0)[::-1]
-    if not len(use):
+    use = site >= 0
+    if not use.any():
         return NodeTable(np.full((1, 1, 1), -1, np.int64), np.zeros(2, np.int64))
     low, high = cell[use].min(axis=0), cell[use].max(axis=0)
     shape = (int(site.max()) + 1, *(int(v) for v in high - low + 1))
     if np.prod(np.array(shape, float)) > MAX_TABLE:
         raise ValueError(f"cells span {shape}: the indexing is broken")
-    column = np.full(shape, -1, np.int64)
-    at = cell[use] - low
-    column[site[use], at[:, 0], at[:, 1]] = use
-    return NodeTable(column, low)
+    return NodeTable(_fill(cell, site, low, np.full(shape, -1, np.int64)), low)
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill(cell, site, low, column):  # type: ignore[no-untyped-def]
+    for k in range(len(site) - 1, -1, -1):
+        if site[k] >= 0:
+            column[site[k], cell[k, 0] - low[0], cell[k, 1] - low[1]] = k
+    return column
 
 
 @numba.njit(nogil=True, cache=True)
@@ -106,8 +111,8 @@ def missing_sites(
 ) -> FloatArray:
     """Positions (M, 2) in pixels of lattice nodes without a column: vacancies, or columns that were not detected.
 
-    A node counts when at least four of its six nearest nodes of the same class hold a column, when it lies at least 0.6 spacings
-    inside the frame, and when no unindexed column stands within 0.35 spacings of it.
+    A node counts when at least four of its six nearest nodes of the same class hold a column, when it lies at least
+    0.6 spacings inside the frame, and when no unindexed column stands within 0.35 spacings of it.
     """
     if not lattice.found:
         return np.empty((0, 2))

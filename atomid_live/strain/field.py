@@ -8,6 +8,7 @@ lattice and carried over to the named reference, or directly against the referen
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -114,13 +115,22 @@ class _Template:
     span: int
 
 
-def _template(fit: LatticeFit, window: float, spacing: float) -> _Template:
+def _template(fit: LatticeFit, window: float) -> _Template:
+    """Template of a lattice; one reference serves many frames, so the last few are kept."""
+    return _template_of(fit.matrix.tobytes(), fit.origin_yx_px.tobytes(), window)
+
+
+@lru_cache(maxsize=4)
+def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float) -> _Template:
+    matrix = np.frombuffer(matrix_bytes).reshape(2, 2)
+    origin = np.frombuffer(origin_bytes).reshape(-1, 2)
+    spacing = float(np.sqrt(abs(np.linalg.det(matrix)) / len(origin)))
     reach = CUT_WINDOWS * window
-    inverse = np.linalg.inv(fit.matrix)
+    inverse = np.linalg.inv(matrix)
     span = int(np.ceil(np.hypot(inverse[:, 0], inverse[:, 1]) * reach).max()) + 1
     axis = np.arange(-span, span + 1)
     step = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
-    shift = np.linalg.solve(fit.matrix, (fit.origin_yx_px - fit.origin_yx_px[0]).T).T
+    shift = np.linalg.solve(matrix, (origin - origin[0]).T).T
     classes = len(shift)
     run = np.zeros((classes, classes + 1), np.int64)
     sites, steps, differences, furthest = [], [], [], 0
@@ -129,7 +139,7 @@ def _template(fit: LatticeFit, window: float, spacing: float) -> _Template:
         run[own, 0] = count
         for other in range(classes):
             near = np.rint(shift[other] - shift[own]).astype(np.int64)
-            d = (step - near + shift[other] - shift[own]) @ fit.matrix.T
+            d = (step - near + shift[other] - shift[own]) @ matrix.T
             keep = (d**2).sum(axis=1) <= reach**2
             sites.append(np.full(keep.sum(), other))
             steps.append(step[keep] - near)
@@ -266,6 +276,11 @@ def _mean_weights(at, site, uy, ux, run, offset, diff, weight, stray2, full, par
     return share / max(fits, 1)
 
 
+def _some_median(values: FloatArray) -> float:
+    """Median of at most some 500 values spread over all."""
+    return float(np.median(values[:: -(-len(values) // 500)])) if len(values) else float("nan")
+
+
 def _class_weights(columns: Columns) -> tuple[FloatArray, np.ndarray, float]:
     """Relative weight per class, columns fit for use, and the typical variance in square pixels (NaN when unknown)."""
     classes = int(columns.site.max()) + 1
@@ -273,8 +288,8 @@ def _class_weights(columns: Columns) -> tuple[FloatArray, np.ndarray, float]:
     known = np.isfinite(columns.variance) & (columns.variance > 0) & indexed
     if known.sum() < 0.5 * indexed.sum():
         return np.ones(classes), indexed, float("nan")
-    middle = np.array([np.median(columns.variance[known & (columns.site == s)]) for s in range(classes)])
-    typical = float(np.median(columns.variance[known]))
+    middle = np.array([_some_median(columns.variance[known & (columns.site == s)]) for s in range(classes)])
+    typical = _some_median(columns.variance[known])
     middle = np.where(np.isfinite(middle), middle, typical)
     use = indexed & ~(columns.variance > POOR_VARIANCE * middle[columns.site])
     return np.clip(typical / middle, *WEIGHT_RANGE), use, typical
@@ -344,7 +359,7 @@ def measure_deformation(
     else:
         straight = reference.yx
         use = use & np.isfinite(straight[:, 0])
-    template = _template(fit, window, columns.spacing)
+    template = _template(fit, window)
     nodes = _nodes(columns, straight, use, template.span)
     stretch = np.array([nodes.shape[1] * nodes.shape[2], nodes.shape[2], 1])
     own = np.repeat(np.arange(len(template.run)), template.run[:, -1] - template.run[:, 0])
@@ -382,12 +397,13 @@ def strain_of(gradient: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray,
     turns. The rotation is atan2(Fyx - Fxy, Fxx + Fyy).
     """
     f = gradient
-    rotation = np.arctan2(f[..., 1, 0] - f[..., 0, 1], f[..., 0, 0] + f[..., 1, 1])
-    c, s = np.cos(rotation), np.sin(rotation)
+    along, across = f[..., 0, 0] + f[..., 1, 1], f[..., 1, 0] - f[..., 0, 1]
+    size = np.hypot(along, across)
+    c, s = along / size, across / size
     exx = f[..., 0, 0] * c - f[..., 0, 1] * s - 1
     eyy = f[..., 1, 0] * s + f[..., 1, 1] * c - 1
     exy = f[..., 0, 0] * s + f[..., 0, 1] * c
-    return exx, eyy, exy, rotation
+    return exx, eyy, exy, np.arctan2(across, along)
 
 
 def gradient_of(exx: FloatArray, eyy: FloatArray, exy: FloatArray, rotation: FloatArray) -> FloatArray:

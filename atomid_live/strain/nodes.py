@@ -8,15 +8,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from atomid_live.lattice.sites import LatticeFit, fit_lattice
 from atomid_live.strain.field import Columns, Reference
 from atomid_live.types import FloatArray, IntArray
 
+MATCHING_COLUMNS = 1000
 MOST_CHANGE = 0.2
 SAME_SITE_SPACINGS = 0.3
 DRIFT_TRUST = 0.2
+
+
+@numba.njit(nogil=True, cache=True)
+def _look_up(site, cell, low, total, hits):  # type: ignore[no-untyped-def]
+    out = np.full((len(site), 2), np.nan)
+    for k in range(len(site)):
+        i, j = cell[k, 0] - low[0], cell[k, 1] - low[1]
+        if site[k] >= 0 and 0 <= i < hits.shape[1] and 0 <= j < hits.shape[2] and hits[site[k], i, j] > 0:
+            out[k, 0] = total[site[k], i, j, 0] / hits[site[k], i, j]
+            out[k, 1] = total[site[k], i, j, 1] / hits[site[k], i, j]
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +118,7 @@ class NodeAverage:
 
     def _lookup(self, site: IntArray, cell: IntArray) -> FloatArray:
         """Mean position (N, 2) of nodes, NaN where no frame had one."""
-        at = cell - self._low
-        size = np.array(self._hits.shape[1:])
-        inside = (site >= 0) & (at >= 0).all(axis=1) & (at < size).all(axis=1)
-        out = np.full((len(site), 2), np.nan)
-        where = (site[inside], at[inside, 0], at[inside, 1])
-        hits = self._hits[where][:, None]
-        out[inside] = np.where(hits > 0, self._sum[where] / np.maximum(hits, 1), np.nan)
+        out: FloatArray = _look_up(site, cell, self._low, self._sum, self._hits)
         return out
 
     def _grow(self, cell: IntArray) -> None:
@@ -133,12 +140,14 @@ class NodeAverage:
         if abs(round(float(np.linalg.det(change)))) != 1 or np.abs(step - change).max() > MOST_CHANGE:
             return "lattice differs from the reference's by more than strain can explain: other grain, phase or magnification"
         shift = total - self._total if np.isfinite(total).all() else self._shift
-        use = columns.site >= 0
-        place = (columns.yx[use] - shift - self.fit.origin_yx_px[0]) @ inverse.T - columns.cell[use] @ change.T
-        classes = len(columns.fit.origin_yx_px)
-        middle = np.array([np.median(place[columns.site[use] == s], axis=0) for s in range(classes)])
+        middle = []
+        for s in range(len(columns.fit.origin_yx_px)):
+            some = np.flatnonzero(columns.site == s)
+            some = some[:: -(-len(some) // MATCHING_COLUMNS)]
+            place = (columns.yx[some] - shift - self.fit.origin_yx_px[0]) @ inverse.T - columns.cell[some] @ change.T
+            middle.append(np.median(place, axis=0))
         offset = (self.fit.origin_yx_px - self.fit.origin_yx_px[0]) @ inverse.T
-        jump, kind = _name_classes(middle, offset, self.fit.matrix, SAME_SITE_SPACINGS * columns.spacing)
+        jump, kind = _name_classes(np.array(middle), offset, self.fit.matrix, SAME_SITE_SPACINGS * columns.spacing)
         return _Match(change, jump, kind)
 
 

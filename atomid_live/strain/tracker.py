@@ -87,13 +87,15 @@ class StrainTracker:
         apparent = drift_strain(frame, drift)
         window = window_for(frame, lattice, self._settings.window_nm)
         gpa = gpa or GpaField()
-        vacancies = len(missing_sites(detections.yx_px, lattice, frame.shape, detections.spacing_px)) if lattice.found else -1
+        vacancies = -1
         outcome: _Outcome | str
         flags = 0
         if not lattice.found:
             outcome = lattice.reason or "no lattice"
         else:
             columns = _columns(detections, lattice, window)
+            missing = missing_sites(detections.yx_px, lattice, frame.shape, detections.spacing_px, columns.table)
+            vacancies = len(missing)
             total = np.array(drift.total_yx_px) * np.array(window.aspect_yx)
             if self._nodes is not None and not self._nodes.ready:
                 outcome = self._collect(columns, total, apparent, gpa, window)
