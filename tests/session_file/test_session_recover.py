@@ -63,7 +63,10 @@ def cuts(whole: bytes, step: int) -> list[int]:
 
 
 @pytest.mark.parametrize("step", [pytest.param(61, id="sparse"), pytest.param(1, id="every byte", marks=pytest.mark.slow)])
-def test_cut_in_the_lines_of_processed_frames(killed: Path, tmp_path: Path, result: Make, step: int) -> None:
+def test_cut_in_the_lines_of_processed_frames(
+    killed: Path, tmp_path: Path, result: Make, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # what reaches the file is the question, not when
     whole = (killed / "frames.jsonl").read_bytes()
     ends = [at for at, byte in enumerate(whole) if byte == 10]
     wanted = {name: (killed / name).read_bytes() for name in ("drift.csv", "strain.csv")}
@@ -89,7 +92,7 @@ def test_cut_in_the_lines_of_processed_frames(killed: Path, tmp_path: Path, resu
 def test_cut_at_every_byte_of_the_last_two_lines(
     tmp_path: Path, refused: Callable[..., Refused], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # what reaches the file is the question, not when
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     folder = SessionFolder.create(tmp_path, INFO)
     for number in range(3):
         folder.refuse(refused(number))
