@@ -1,0 +1,6 @@
+"""The crystals with exact truth live beside the lattice tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lattice"))

@@ -1,0 +1,216 @@
+"""Strain per column against known truth: zero, uniform, uneven, and the noise the formulas promise (SCIENCE 2.6, 4.2)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from crystal_points import CRYSTALS, crystal, deform, seen
+
+from atomid_live.lattice import find_lattice
+from atomid_live.lattice.sites import LatticeFit, fit_lattice, node_table
+from atomid_live.strain.field import Columns, Reference, gradient_of, measure_deformation, strain_of
+
+SHAPE = (420, 520)
+PX = 0.0125
+
+
+def columns_of(detections, shape=SHAPE) -> Columns:
+    lattice = find_lattice(detections, shape)
+    fit = fit_lattice(detections.yx_px, lattice.cell, lattice.site)
+    table = node_table(lattice.cell, lattice.site)
+    variance = (detections.sigma_yx_px**2).mean(axis=1)
+    return Columns(detections.yx_px, variance, lattice.cell, lattice.site, table, fit, detections.spacing_px)
+
+
+def against_truth(columns: Columns, points, who) -> Reference:
+    """The undeformed points themselves as the reference."""
+    return Reference(fit_lattice(points[who], columns.cell, columns.site), points[who])
+
+
+CASES = [
+    {},
+    *({"xx": s} for s in (-0.02, -0.01, 0.005, 0.02)),
+    {"yy": 0.01},
+    {"xy": 0.01},
+    {"xx": 0.004, "yy": -0.007, "xy": 0.003},
+    {"turn_mrad": 20.0},
+    {"xx": 0.01, "turn_mrad": -35.0},
+]
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_uniform_strain_is_exact(name, case):
+    points, _ = crystal(name, SHAPE, PX, 11)
+    detections, who = seen(deform(points, SHAPE, **case), SHAPE)
+    columns = columns_of(detections)
+    result = measure_deformation(columns, 40.0, against_truth(columns, points, who))
+    exx, eyy, exy, rotation = strain_of(result.gradient[result.valid])
+    assert result.valid.mean() > 0.98
+    for measured, key in ((exx, "xx"), (eyy, "yy"), (exy, "xy")):
+        assert measured == pytest.approx(case.get(key, 0.0), abs=3e-4 * abs(case.get("turn_mrad", 0)) / 20 + 1e-7)
+    assert 1000 * rotation == pytest.approx(case.get("turn_mrad", 0.0), abs=1e-4 + 0.05)
+
+
+def test_own_lattice_as_reference_gives_zero():
+    points, _ = crystal("res2", SHAPE, PX, 11)
+    result = measure_deformation(columns_of(seen(deform(points, SHAPE, xx=0.02, turn_mrad=10), SHAPE)[0]), 40.0)
+    assert np.abs(result.gradient[result.valid] - np.eye(2)).max() < 1e-9
+
+
+def test_rotation_is_positive_clockwise_on_the_screen():
+    """A point to the right of the centre moves down when the crystal turns clockwise (y downwards)."""
+    before = np.array([[100.0, 200.0]])
+    after = deform(before, (201, 201), turn_mrad=10)
+    assert after[0, 0] > before[0, 0]
+    f = gradient_of(np.array(0.0), np.array(0.0), np.array(0.0), np.array(0.01))
+    assert (f @ [1, 0])[1] > 0
+
+
+def test_strain_does_not_change_when_the_specimen_turns():
+    exx, eyy, exy, rotation = strain_of(gradient_of(*(np.array(v) for v in (0.02, -0.01, 0.004, 0.3))))
+    assert (exx, eyy, exy, rotation) == pytest.approx((0.02, -0.01, 0.004, 0.3))
+
+
+def test_gradient_of_strain_is_followed():
+    """Exx grows by 1 % over the frame: the map follows it, and its mean is the true mean."""
+    points, _ = crystal("hexagonal", SHAPE, PX, 11)
+    x = points[:, 1]
+    moved = points.copy()
+    moved[:, 1] += 0.01 / 520 * x**2 / 2
+    detections, who = seen(moved, SHAPE)
+    columns = columns_of(detections)
+    result = measure_deformation(columns, 40.0, against_truth(columns, points, who))
+    exx = result.gradient[:, 0, 0] - 1
+    inner = (np.abs(detections.yx_px - np.array([210, 260])) < 100).all(axis=1)
+    assert exx[inner] == pytest.approx(0.01 / 520 * x[who][inner], abs=1e-4)
+
+
+NOISE = [("hexagonal", 0.3), ("hexagonal", 0.5), ("res2", 0.5), ("honeycomb", 0.4), ("square", 0.5)]
+
+
+@pytest.mark.parametrize(("name", "window_nm"), NOISE)
+def test_noise_is_the_formula(name, window_nm):
+    """Inside the crystal std(exx) = sigma / (sqrt(8 pi rho) w^2), and hydrostatic is that over sqrt 2, within 10 %."""
+    shape, sigma, w = (700, 820), 0.5, window_nm / PX
+    points, _ = crystal(name, shape, PX, 11)
+    exx, hydrostatic, claimed = [], [], []
+    for seed in range(12):
+        detections, _ = seen(points, shape, sigma, np.random.default_rng(seed))
+        columns = columns_of(detections, shape)
+        result = measure_deformation(columns, w)
+        inner = ((detections.yx_px > 3.2 * w) & (detections.yx_px < np.array(shape) - 3.2 * w)).all(axis=1) & result.valid
+        one, two, *_ = strain_of(result.gradient[inner])
+        exx.append(one), hydrostatic.append((one + two) / 2), claimed.append(result.sigma[inner])
+    rho = (columns.site.max() + 1) / columns.fit.area_px2
+    formula = sigma / (np.sqrt(8 * np.pi * rho) * w * w)
+    assert np.concatenate(exx).std() == pytest.approx(formula, rel=0.1)
+    assert np.concatenate(hydrostatic).std() == pytest.approx(formula / np.sqrt(2), rel=0.1)
+    assert np.concatenate(claimed).mean() == pytest.approx(formula, rel=0.1)
+
+
+@pytest.mark.parametrize(("name", "sigma_given"), [("hexagonal", 0.5), ("res2", 0.5), ("square", 0.05), ("square", np.nan)])
+def test_error_bars_cover(name, sigma_given):
+    """Z = error / claimed error has unit spread everywhere, edges included, even when the detector's errors are wrong."""
+    points, _ = crystal(name, SHAPE, PX, 11)
+    z, means, sems = [], [], []
+    for seed in range(30):
+        detections, who = seen(points, SHAPE, 0.5, np.random.default_rng(seed), missing=0.02)
+        columns = columns_of(detections)
+        columns = Columns(
+            columns.yx,
+            np.full(len(who), sigma_given**2),
+            columns.cell,
+            columns.site,
+            columns.table,
+            columns.fit,
+            columns.spacing,
+        )
+        result = measure_deformation(columns, 40.0, against_truth(columns, points, who))
+        exx, eyy, exy, _ = (v[result.valid] for v in strain_of(result.gradient))
+        z.append((exx + eyy) / np.sqrt(2) / result.sigma[result.valid])
+        means.append((exx.mean(), eyy.mean(), exy.mean()))
+        sems.append(result.sem)
+    assert np.concatenate(z).std() == pytest.approx(1.0, abs=0.12)
+    assert np.std(means, axis=0) / np.mean(sems, axis=0) == pytest.approx(1.0, abs=0.35)
+    assert np.abs(np.mean(means, axis=0)).max() < 4 * np.max(sems) / np.sqrt(30)
+
+
+def test_position_sigma_is_found_from_the_residuals():
+    points, _ = crystal("res2", SHAPE, PX, 11)
+    result = measure_deformation(columns_of(seen(points, SHAPE, 0.7, np.random.default_rng(0))[0]), 40.0)
+    assert result.position_sigma_px == pytest.approx(0.7, rel=0.1)
+
+
+def test_a_poor_class_weighs_less():
+    """S columns five times noisier must not spoil the metal's strain: far better than equal weights."""
+    points, site = crystal("honeycomb", SHAPE, PX, 11)
+    rng = np.random.default_rng(1)
+    noisy = points + rng.normal(0, 1, points.shape) * np.where(site == 0, 0.2, 1.0)[:, None]
+    detections, who = seen(noisy, SHAPE)
+    columns = columns_of(detections)
+    told = Columns(
+        columns.yx,
+        np.where(site[who] == 0, 0.04, 1.0),
+        columns.cell,
+        columns.site,
+        columns.table,
+        columns.fit,
+        columns.spacing,
+    )
+    equal, weighted = (measure_deformation(c, 40.0).gradient[:, 0, 0] for c in (columns, told))
+    assert np.nanstd(weighted) < 0.5 * np.nanstd(equal)
+
+
+def test_no_site_bias_in_res2():
+    """Four sites, one answer each: mean strain per class agrees within 3e-4 (SCIENCE E4)."""
+    points, _ = crystal("res2", (700, 820), PX, 11)
+    detections, who = seen(deform(points, (700, 820), xx=0.01, yy=0.004), (700, 820), 0.1, np.random.default_rng(2))
+    columns = columns_of(detections, (700, 820))
+    exx = measure_deformation(columns, 40.0, against_truth(columns, points, who)).gradient[:, 0, 0] - 1
+    for kind in range(4):
+        assert np.nanmean(exx[columns.site == kind]) == pytest.approx(0.01, abs=3e-4)
+
+
+def test_few_neighbours_give_nan():
+    points, _ = crystal("hexagonal", SHAPE, PX, 11)
+    columns = columns_of(seen(points, SHAPE, 0.2)[0])
+    narrow = measure_deformation(columns, 4.0)
+    assert not narrow.valid.any()
+    assert np.isnan(narrow.gradient).all()
+    assert (narrow.neighbours < 4).all()
+
+
+def test_a_dislocation_does_not_tear_the_map():
+    """Away from the core of an edge dislocation the strain is that of the displacement put in, across the cut too."""
+    shape = (700, 820)
+    points, _ = crystal("square", shape, PX, 0)
+    y, x = (points - np.array([350.3, 410.2])).T
+    b = 0.39 / PX
+    moved = points + np.stack([np.zeros_like(x), b * np.arctan2(y, x) / (2 * np.pi)], axis=1)
+    detections, who = seen(moved, shape)
+    lattice = find_lattice(detections, shape)
+    assert "cells do not close" in lattice.reason
+    columns = columns_of(detections, shape)
+    result = measure_deformation(columns, 25.0)
+    exx = result.gradient[:, 0, 0] - 1
+    yy, xx = y[who], x[who]
+    radius = np.hypot(yy, xx)
+    true = -b / (2 * np.pi) * yy / radius**2
+    away = (radius > 130) & (radius < 300) & result.valid
+    left = exx[away] - true[away]
+    left -= np.median(left)
+    assert np.abs(left).max() < 0.006
+    assert left.std() < 0.0015, "strain of the field itself there is up to 0.038"
+
+
+def test_lattice_fit_reference_carries_strain():
+    """Against a smaller reference lattice the same columns read the difference (reference given as its straight lattice)."""
+    points, _ = crystal("square", SHAPE, PX, 0)
+    detections, _ = seen(points, SHAPE)
+    columns = columns_of(detections)
+    smaller = LatticeFit(columns.fit.matrix / 1.01, columns.fit.origin_yx_px, 0.0)
+    reference = Reference(smaller, columns.cell @ smaller.matrix.T)
+    exx, eyy, _, _ = strain_of(measure_deformation(columns, 40.0, reference).gradient)
+    assert np.nanmean(exx) == pytest.approx(0.01, abs=1e-6)
+    assert np.nanmean(eyy) == pytest.approx(0.01, abs=1e-6)
