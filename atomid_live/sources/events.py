@@ -27,14 +27,15 @@ def is_remote(folder: Path) -> bool:
 
         remote_drive = 4
         return text.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(Path(text).anchor) == remote_drive
-    best, kind = "", ""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
-            _, place, name, *_ = [*line.split(), "", "", ""]
-            place = place.replace("\\040", " ")
-            if len(place) >= len(best) and (text + "/").startswith(place.rstrip("/") + "/"):
-                best, kind = place, name
-    return kind in _REMOTE
+    else:
+        best, kind = "", ""
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+                _, place, name, *_ = [*line.split(), "", "", ""]
+                place = place.replace("\\040", " ")
+                if len(place) >= len(best) and (text + "/").startswith(place.rstrip("/") + "/"):
+                    best, kind = place, name
+        return kind in _REMOTE
 
 
 class Events:

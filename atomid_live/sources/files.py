@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import logging
@@ -79,6 +80,7 @@ def identity_of(found: os.stat_result) -> Identity:
     return Identity(found.st_size, found.st_mtime_ns, 0 if sys.platform == "win32" else found.st_ino)
 
 
+@functools.lru_cache(maxsize=65536)
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key under which frame2 comes before frame10; the case of letters does not matter."""
     parts = re.split(r"(\d+)", name.casefold())

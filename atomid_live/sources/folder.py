@@ -179,10 +179,9 @@ class FolderSource:
     def _rest(self, stop: Event) -> None:
         """Wait until something is due or a hint came, in slices short enough to stop and hear at once."""
         until = min(self._scanner.next_due(), self._clock() + 1.0)
-        while not stop.is_set() and self._clock() < until:
+        while not stop.wait(_SLICE_S) and self._clock() < until:
             if self._events is not None and self._events.has_news():
                 return
-            stop.wait(_SLICE_S)
 
     def _tell(self) -> None:
         alive = self._events is not None

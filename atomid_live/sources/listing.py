@@ -71,6 +71,13 @@ def _walk(folder: Path, where: Where, top: bool = False) -> Iterator[tuple[Path,
             continue
 
 
+def is_passed_over(path: Path, where: Where) -> bool:
+    """Whether a file lies in a folder that is not looked into, such as our own output."""
+    if not where.recursive and path.parent != where.folder:
+        return True
+    return path in where.leave_out or any(_is_left_out(up, where) for up in path.parents if where.folder in up.parents)
+
+
 def _may_hold_frames(name: str) -> bool:
     return is_candidate(name) and not is_ours_or_unfinished(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from atomid_live.settings import SourceSettings
 from atomid_live.sources.arrivals import Refusal
 from atomid_live.sources.files import Batch, Identity, Loaded, acquired_s, identify, natural_key, read_batch
 from atomid_live.sources.ledger import Ledger
-from atomid_live.sources.listing import Where, list_files
+from atomid_live.sources.listing import Where, is_passed_over, list_files
 from atomid_live.sources.readers.opening import LockedError
 from atomid_live.sources.readers.raw import Key, ReadOptions, ZeroTailError
 from atomid_live.sources.settle import Phase, Watched
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 READ_AHEAD = 2
 ZERO_TAIL_HOLD_S = 10.0
 _ASKED_AT_ONCE = 50
+_LONGEST_SCAN_S = 10.0
+_LISTING_SHARE = 25
+"""Listing a very full folder may take a twenty-fifth of the time, so that it stays a small load."""
 
 
 Found = Loaded | Refusal
@@ -58,17 +62,19 @@ class FolderScanner:
         self._gone_since_s = math.nan
         self._started = False
         self._spare: list[Path] = []
-        self._hinted: dict[Path, bool] = {}
 
     # what others tell us
 
     def hint(self, path: Path, closed: bool, now: float) -> None:
         """Hear from the system that a file changed; `closed` when its writer closed it or moved it into place."""
+        if not self._started or is_passed_over(path, self._where):
+            return
         watched = self._files.get(path)
         if watched is None:
-            self._hinted[path] = closed or self._hinted.get(path, False)
-            self._next_scan_s = -math.inf
-            return
+            try:
+                watched = self._meet(path, identify(path), now)
+            except (OSError, UnreadableFileError):
+                return
         self._look(watched, now)
         watched.closed = watched.closed or closed
         if closed and watched.phase is Phase.SETTLING and watched.attempts:
@@ -96,7 +102,7 @@ class FolderScanner:
 
     def is_idle(self) -> bool:
         """Whether nothing is ready and every file was looked into."""
-        return all(w.phase is Phase.DONE or w.attempts > 0 for w in self._files.values())
+        return all(w.phase is Phase.DONE or (w.phase is Phase.SETTLING and w.attempts > 0) for w in self._files.values())
 
     def next_due(self) -> float:
         """When `poll` has something to do if nothing is heard before."""
@@ -119,8 +125,10 @@ class FolderScanner:
             The folder has been away for longer than `outage_s`.
         """
         if now >= self._next_scan_s:
-            self._next_scan_s = now + self._settings.scan_interval_s
+            begun = time.perf_counter()
             self._rescan(now)
+            cost_s = time.perf_counter() - begun
+            self._next_scan_s = now + max(self._settings.scan_interval_s, min(_LISTING_SHARE * cost_s, _LONGEST_SCAN_S))
         for watched in [w for w in self._files.values() if w.phase is Phase.SETTLING]:
             if now >= watched.settled_at(self._settings.settle_s):
                 self._look(watched, now)
@@ -155,10 +163,9 @@ class FolderScanner:
         for path, identity in listed.items():
             watched = self._files.get(path)
             if watched is None:
-                self._meet(path, identity, now)
+                self.unheralded += self._meet(path, identity, now).phase is Phase.SETTLING
             elif watched.identity != identity:
                 self._look(watched, now)
-        self._hinted.clear()
         for path in [p for p, w in self._files.items() if p not in listed and not w.unanswered]:
             del self._files[path]
 
@@ -196,15 +203,13 @@ class FolderScanner:
                 watched.phase, watched.changed_s, watched.first_s = Phase.SETTLING, now, now
                 return
 
-    def _meet(self, path: Path, identity: Identity, now: float) -> None:
-        watched = Watched(path, identity, changed_s=now, first_s=now)
-        self._files[path] = watched
+    def _meet(self, path: Path, identity: Identity, now: float) -> Watched:
+        watched = self._files[path] = Watched(path, identity, changed_s=now, first_s=now)
         if self._ledger.is_finished(str(path), str(identity)):
             watched.phase = Phase.DONE
-            return
-        self.last_news_s = now
-        self.unheralded += path not in self._hinted
-        watched.closed = self._hinted.get(path, False)
+        else:
+            self.last_news_s = now
+        return watched
 
     def _look(self, watched: Watched, now: float) -> None:
         """Ask for the file's present state; one that cannot be asked is left to the next listing."""
@@ -272,8 +277,8 @@ class FolderScanner:
         elif not (batch.left or batch.waiting):
             self._promote_spare(now)
         if batch.waiting:
-            self._not_ready(watched, FileNotReadyError(batch.waiting), now)
-        elif batch.left == 0:
+            return [*batch.loaded, *self._not_ready(watched, FileNotReadyError(batch.waiting), now)]
+        if batch.left == 0:
             watched.phase, watched.reason = Phase.DONE, ""
             if not watched.unanswered:
                 self._ledger.finish([(str(watched.path), str(watched.identity))])

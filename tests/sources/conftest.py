@@ -10,6 +10,24 @@ import numpy as np
 import pytest
 from velox_files import UUID, VeloxFile, metadata
 
+from atomid_live.sources.ledger import Ledger
+
+
+@pytest.fixture(autouse=True)
+def no_ledger_left_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close every ledger that a test opened, since an open data base is a warning, and a warning an error."""
+    opened = []
+    open_one = Ledger._open
+
+    def remember(ledger: Ledger) -> Any:
+        opened.append(open_one(ledger))
+        return opened[-1]
+
+    monkeypatch.setattr(Ledger, "_open", remember)
+    yield
+    for base in opened:
+        base.close()
+
 
 @pytest.fixture
 def velox() -> type[VeloxFile]:

@@ -181,6 +181,19 @@ def test_a_growing_stack_gives_each_frame_once_and_whole(tmp_path: Path, frames:
         np.testing.assert_array_equal(one.raw.pixels, frames(one.origin.item_index))
 
 
+def test_a_stack_that_was_broken_off_is_set_aside_after_its_frames(tmp_path: Path, frames: Any, velox: Any) -> None:
+    with velox(tmp_path / "a.emd") as file:
+        file.image(UUID, (24, 40), np.uint16)
+        file.extend(UUID, 3)
+        for k in range(2):
+            file.write(UUID, k, frames(k))
+    driver = Driver(tmp_path, give_up_s=5)
+    got = driver.run(30)
+    assert [isinstance(one, Loaded) for one in got] == [True, True, False]
+    assert got[2].reason.startswith("frame 3 of 3 is not written yet; unchanged for")
+    assert driver.scanner.is_idle() and driver.scanner.waiting() == ()
+
+
 def test_a_stack_that_never_rests_is_read_all_the_same(tmp_path: Path, frames: Any, velox: Any) -> None:
     driver, got = Driver(tmp_path, settle_s=0.4), []
     with velox(tmp_path / "a.emd") as file:
@@ -253,7 +266,12 @@ def test_own_output_and_unfinished_names_are_passed_over(tmp_path: Path, frames:
         (tmp_path / name).write_bytes(b"x" * 500)
     (tmp_path / "deep").mkdir()
     save(tmp_path / "deep" / "d.tif", frames(1))
-    assert Driver(tmp_path, recursive=True).names(5) == ["d.tif"]
+    driver = Driver(tmp_path, recursive=True)
+    assert driver.names(5) == ["d.tif"]
+    due = driver.scanner.next_due()
+    for name in ("out/y.tif", "20261122T201501Z-2/annotated/000001.png"):
+        driver.scanner.hint(tmp_path / name, True, driver.now)
+    assert driver.scanner.next_due() == due
     assert Driver(tmp_path).names(5) == []
 
 

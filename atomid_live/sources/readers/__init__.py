@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +33,7 @@ NOT_YET = {
 
 def is_candidate(name: str) -> bool:
     """Whether a file of this name may hold frames, or is of a known kind that must be refused aloud."""
-    suffix = Path(name).suffix.lower()
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  (a full folder asks this often)
     return suffix in TABLE or suffix in NOT_YET
 
 
