@@ -58,11 +58,14 @@ class Maps:
         Pixels of the input per pixel of the map.
     spacing_px : float
         The network's own estimate of the mean spacing in input pixels; NaN where it has none.
+    column_sigma_px : float
+        Its estimate of the width of a column in input pixels; NaN where it has none.
     """
 
     confidence: NDArray[np.float32] = field(repr=False)
     stride: int = 1
     spacing_px: float = float("nan")
+    column_sigma_px: float = float("nan")
 
 
 class Network(Protocol):

@@ -37,8 +37,8 @@ class OnnxRuntimeNetwork:
     def infer(self, image: NDArray[np.float32]) -> Maps:
         """Run one image of shape (rows, cols), both multiples of 16."""
         feed = {"image": np.ascontiguousarray(image, np.float32)[None, None]}
-        confidence, spacing = self._session.run(["confidence", "spacing_px"], feed)
-        return Maps(confidence[0, 0], self._stride, float(np.ravel(spacing)[0]))
+        confidence, spacing, sigma = self._session.run(["confidence", "spacing_px", "column_sigma_px"], feed)
+        return Maps(confidence[0, 0], self._stride, float(np.ravel(spacing)[0]), float(np.ravel(sigma)[0]))
 
     def close(self) -> None:
         """Nothing to release before the object goes."""

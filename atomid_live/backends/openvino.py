@@ -62,7 +62,8 @@ class OpenVinoNetwork:
         request = self._request((rows, cols))
         request.infer([np.ascontiguousarray(image, np.float32).reshape(1, 1, rows, cols)])
         confidence = request.get_tensor("confidence").data.reshape(rows // self._stride, cols // self._stride).copy()
-        return Maps(confidence, self._stride, float(request.get_tensor("spacing_px").data.ravel()[0]))
+        sizes = (float(request.get_tensor(name).data.ravel()[0]) for name in ("spacing_px", "column_sigma_px"))
+        return Maps(confidence, self._stride, *sizes)
 
     def close(self) -> None:
         """Release the compiled models."""

@@ -45,8 +45,8 @@ class TorchNetwork:
     def infer(self, image: NDArray[np.float32]) -> Maps:
         """Run one image of shape (rows, cols), both multiples of 16."""
         batch = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
-        confidence, spacing = self._network(batch.to(memory_format=torch.channels_last))
-        return Maps(confidence[0, 0].numpy(), self._stride, float(spacing[0]))
+        confidence, spacing, sigma = self._network(batch.to(memory_format=torch.channels_last))
+        return Maps(confidence[0, 0].numpy(), self._stride, float(spacing[0]), float(sigma[0]))
 
     def close(self) -> None:
         """Nothing to release before the object goes."""

@@ -35,7 +35,7 @@ class Recipe:
     seed: int = TRAIN_SEED_BASE
     side_px: int = 256
     canonical_sigma_px: float = 1.9
-    sigma_range_px: tuple[float, float] = (1.3, 2.8)
+    sigma_range_px: tuple[float, float] = (1.1, 3.4)
     empties: float = 0.27
     largest_reduction: float = 3.0
     thesis_targets: bool = False
@@ -66,6 +66,11 @@ class Crop:
     wanted: NDArray[np.float64] = field(repr=False)
     ignored: NDArray[np.float64] = field(repr=False)
     sigma_px: float
+
+    @property
+    def sizes_px(self) -> tuple[float, float]:
+        """Mean spacing and column width; NaN where too few columns show them."""
+        return self.spacing_px, self.sigma_px if len(self.wanted) >= 3 else math.nan
 
 
 Box = tuple[int, int, int, int]
@@ -125,7 +130,7 @@ def make_example(recipe: Recipe, index: int) -> Example:
     if rng.random() < 0.75:
         sigma = float(np.clip(recipe.canonical_sigma_px * np.exp(rng.normal(0, 0.17)), low, high))
     else:
-        sigma = float(rng.uniform(low, high))
+        sigma = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     reduction = 1.0 if rng.random() < 0.35 else float(np.exp(rng.uniform(0.02, np.log(recipe.largest_reduction))))
     side = math.ceil(recipe.side_px * reduction) + 1 if reduction > 1 else recipe.side_px
     kind = draw_kind(rng, recipe.empties)

@@ -105,7 +105,7 @@ def write_engine(
     """
     folder.mkdir(parents=True, exist_ok=True)
     shipped = Shipped(network)
-    axes = {"confidence": {0: "batch", 2: "half_rows", 3: "half_cols"}, "spacing_px": {0: "batch"}}
+    axes = {"confidence": {0: "batch", 2: "half_rows", 3: "half_cols"}, "spacing_px": {0: "batch"}, "column_sigma_px": {0: "batch"}}
     write_onnx(shipped, folder / "model.onnx", axes)
     write_weights(network, folder / "weights.npz")
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".onnx", ".npz")]

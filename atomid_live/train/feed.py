@@ -21,26 +21,26 @@ _LATER = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Crops stacked along the first axis: image (B, side, side), heat and weight (B, side/2, side/2), spacing (B,) in px."""
+    """Crops stacked along the first axis: image (B, side, side), heat and weight (B, side/2, side/2), spacing and column width (B, 2) in px."""
 
     image: Stack = field(repr=False)
     heat: Stack = field(repr=False)
     weight: Stack = field(repr=False)
-    spacing_px: Stack = field(repr=False)
+    sizes_px: Stack = field(repr=False)
 
 
 def make_batch(recipe: Recipe, number: int, size: int) -> Batch:
     """Return crops ``number * size`` to ``(number + 1) * size - 1`` of the recipe."""
     crops = [make_crop(recipe, number * size + k) for k in range(size)]
     image, heat, weight = (np.stack([getattr(crop, name) for crop in crops]) for name in ("image", "heat", "weight"))
-    return Batch(image, heat, weight, np.array([crop.spacing_px for crop in crops], np.float32))
+    return Batch(image, heat, weight, np.array([crop.sizes_px for crop in crops], np.float32))
 
 
 def flipped(batch: Batch, number: int) -> Batch:
     """Mirror a batch: columns, rows or both by turns; never transposed, because noise knows the fast axis of the scan."""
     rows, cols = ((1, -1), (-1, 1), (-1, -1))[number % 3]
     image, heat, weight = (np.ascontiguousarray(a[:, ::rows, ::cols]) for a in (batch.image, batch.heat, batch.weight))
-    return Batch(image, heat, weight, batch.spacing_px)
+    return Batch(image, heat, weight, batch.sizes_px)
 
 
 def _work(recipe: Recipe, size: int, first: int, step: int, last: int, queue: Any) -> None:

@@ -20,7 +20,7 @@ from atomid_live.errors import UsageError
 from atomid_live.train.dataset import Recipe
 from atomid_live.train.feed import Batch, make_batch, twice
 from atomid_live.train.loss import compact_loss, thesis_loss
-from atomid_live.train.network import SPACING_UNIT_PX, CompactUnet
+from atomid_live.train.network import SIGMA_UNIT_PX, SPACING_UNIT_PX, CompactUnet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,13 +87,13 @@ def rate_at(step: int, settings: TrainSettings) -> float:
 
 
 def to_tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image, heat, weight with a channel axis, channels last in memory, and log of spacing."""
+    """Image, heat, weight with a channel axis, channels last in memory, and logarithms of the sizes."""
 
     def planes(stack: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(stack))[:, None].to(memory_format=torch.channels_last)
 
     with np.errstate(invalid="ignore"):
-        target = torch.from_numpy(np.log(batch.spacing_px / SPACING_UNIT_PX).astype(np.float32))
+        target = torch.from_numpy(np.log(batch.sizes_px / (SPACING_UNIT_PX, SIGMA_UNIT_PX)).astype(np.float32))
     return planes(batch.image), planes(batch.heat), planes(batch.weight), target
 
 
@@ -102,7 +102,7 @@ def loss_of(network: nn.Module, batch: Batch, settings: TrainSettings) -> Tensor
     image, heat, weight, target = to_tensors(batch)
     first, second = network(image)
     if settings.architecture == "atomid-net":
-        return thesis_loss(first, second, heat, SPACING_UNIT_PX * torch.exp(target))
+        return thesis_loss(first, second, heat, SPACING_UNIT_PX * torch.exp(target[:, 0]))
     return compact_loss(first, second, heat, weight, target)
 
 
@@ -169,6 +169,14 @@ def revision() -> str:
     return head.stdout.strip() + ("+" if diff.returncode else "")
 
 
+def _record(settings: TrainSettings) -> None:
+    """Write `run.json`; a run that goes on keeps the revision it began with."""
+    path = settings.out / "run.json"
+    begun = json.loads(path.read_text(encoding="utf-8"))["revision"] if path.is_file() else revision()
+    record = asdict(settings) | {"revision": begun}
+    path.write_text(json.dumps(record, default=str, indent=1), encoding="utf-8")
+
+
 def _log_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
@@ -217,8 +225,7 @@ def train(settings: TrainSettings, quiet: bool = False) -> Path:
     run.load()
     if settings.architecture == "atomid-net" and not settings.recipe.thesis_targets:
         raise UsageError("AtomID-Net learns maps of its own: give a recipe with thesis_targets = True")
-    record = asdict(settings) | {"revision": revision()}
-    (settings.out / "run.json").write_text(json.dumps(record, default=str, indent=1), encoding="utf-8")
+    _record(settings)
     recipe = replace(settings.recipe, seed=VALIDATION_SEED)
     held_out = [make_batch(recipe, number, settings.batch) for number in range(8)]
     total = settings.crops // settings.batch

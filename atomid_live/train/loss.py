@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Zero makes the cross-entropy a proper score: the height of a peak is a probability, and empty frames stay low.
 COLUMN_WEIGHT = 0.0
-SPACING_WEIGHT = 0.05
+SIZE_WEIGHT = 0.05
 THESIS_LAMBDA = 0.1
 
 
@@ -21,15 +21,15 @@ def _entropy(heat: Tensor) -> Tensor:
     return -(torch.special.xlogy(heat, heat) + torch.special.xlogy(1.0 - heat, 1.0 - heat))
 
 
-def compact_loss(logits: Tensor, log_spacing: Tensor, heat: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """Relative entropy of the map, pixels weighted 1 + COLUMN_WEIGHT h where they count, plus 0.05 of the smooth L1 error of log spacing.
+def compact_loss(logits: Tensor, log_sizes: Tensor, heat: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Relative entropy of the map, pixels weighted 1 + COLUMN_WEIGHT h where they count, plus 0.05 of the sizes' error.
 
     Parameters
     ----------
     logits, heat, weight : Tensor, shape (B, 1, rows, cols)
         Network's map before the sigmoid, target in 0 to 1, and 0 where nothing is asked.
-    log_spacing, target : Tensor, shape (B,)
-        Predicted and true logarithm of the spacing; NaN where a crop has none.
+    log_sizes, target : Tensor, shape (B, 2)
+        Predicted and true logarithms of spacing and column width (smooth L1); NaN where a crop has none.
     """
     cross = functional.binary_cross_entropy_with_logits(logits, heat, reduction="none") - _entropy(heat)
     pixels = weight * (1.0 + COLUMN_WEIGHT * heat)
@@ -37,7 +37,7 @@ def compact_loss(logits: Tensor, log_spacing: Tensor, heat: Tensor, weight: Tens
     known = torch.isfinite(target)
     if not bool(known.any()):
         return map_loss
-    return map_loss + SPACING_WEIGHT * functional.smooth_l1_loss(log_spacing[known], target[known], beta=0.1)
+    return map_loss + SIZE_WEIGHT * functional.smooth_l1_loss(log_sizes[known], target[known], beta=0.1)
 
 
 def thesis_loss(heat_map: Tensor, spacing: Tensor, heat: Tensor, target: Tensor) -> Tensor:

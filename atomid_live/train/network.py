@@ -1,4 +1,4 @@
-"""The compact network: a stride-4 stem, three levels of plain convolutions, additive skips, two branches.
+"""The compact network: a stride-4 stem, three levels of plain convolutions, additive skips, a map and two sizes.
 
 Plain 3x3 convolutions, because depthwise and inverted residuals have fewer operations and the same milliseconds on a
 processor; additive skips, because concatenation costs 10-33 % there.
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPACING_UNIT_PX = 8.0
+SIGMA_UNIT_PX = 1.9
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -54,36 +55,40 @@ class CompactUnet(nn.Module):
         self.up = nn.ModuleList(_level(small, small, blocks) for small, _ in reversed(pairs))
         self.head = nn.Conv2d(first, 4, 3, 1, 1)
         self.shuffle = nn.PixelShuffle(2)
-        self.spacing = nn.Sequential(nn.Conv2d(last, 32, 1), nn.ReLU(True), nn.AdaptiveAvgPool2d(1), nn.Conv2d(32, 1, 1))
+        self.sizes = nn.Sequential(nn.Conv2d(last, 32, 1), nn.ReLU(True), nn.Conv2d(32, 3, 1))
         nn.init.constant_(self.head.bias, -4.0)  # columns are rare: start from the prior, not from one half
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits (B, 1, rows/2, cols/2) of the confidence map and log(spacing / 8 px) (B,).
+        """Return the logits (B, 1, rows/2, cols/2) of the confidence map and the logarithms of two sizes (B, 2).
 
-        `image` has shape (B, 1, rows, cols), both multiples of 16.
+        The sizes are the mean spacing over 8 px and the width of a column over 1.9 px; each is the mean of what every
+        place at 1/16 says, weighted by how much it claims to know. `image` has shape (B, 1, rows, cols), both multiples of 16.
         """
         features = self.top(self.stem(image))
         kept = []
         for down in self.down:
             kept.append(features)
             features = down(features)
-        log_spacing = self.spacing(features).flatten()
+        said = self.sizes(features)
+        trust = torch.sigmoid(said[:, :1]) + 1e-3
+        log_sizes = (trust * said[:, 1:]).sum((2, 3)) / trust.sum((2, 3))
         for lift, up in zip(self.lift, self.up, strict=True):
             features = up(functional.interpolate(lift(features), scale_factor=2.0, mode="nearest") + kept.pop())
-        return self.shuffle(self.head(features)), log_spacing
+        return self.shuffle(self.head(features)), log_sizes
 
 
 class Shipped(nn.Module):
-    """What leaves for the back ends: normalised image to `confidence` (0 to 1) and `spacing_px`."""
+    """What leaves for the back ends: normalised image to `confidence` (0 to 1), `spacing_px` and `column_sigma_px`."""
 
     def __init__(self, network: CompactUnet) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return confidence (B, 1, rows/2, cols/2) and spacing in input pixels (B,)."""
-        logits, log_spacing = self.network(image)
-        return torch.sigmoid(logits), SPACING_UNIT_PX * torch.exp(log_spacing)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return confidence (B, 1, rows/2, cols/2), spacing and column width in input pixels (B,)."""
+        logits, log_sizes = self.network(image)
+        sizes = torch.exp(log_sizes)
+        return torch.sigmoid(logits), SPACING_UNIT_PX * sizes[:, 0], SIGMA_UNIT_PX * sizes[:, 1]
 
 
 def parameters(network: nn.Module) -> int:
