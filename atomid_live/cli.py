@@ -123,6 +123,7 @@ def demo(*, shared: Shared = Shared(), frames: int = 40, seed: int = 1) -> int:
 @app.command
 def watch(
     folder: Path,
+    /,
     *,
     shared: Shared = Shared(),
     existing: Literal["last", "process", "skip"] | None = None,
@@ -160,6 +161,7 @@ def watch(
 @app.command
 def listen(
     address: str,
+    /,
     *,
     shared: Shared = Shared(),
     until_idle: float | None = None,
@@ -189,6 +191,7 @@ def listen(
 @app.command
 def replay(
     paths: Annotated[list[Path], Parameter(consume_multiple=True, negative=())],
+    /,
     *,
     shared: Shared = Shared(),
     pace: float = 0.0,
@@ -212,7 +215,7 @@ def replay(
 
 
 @app.command
-def detect(files: Annotated[list[Path], Parameter(consume_multiple=True, negative=())], *, shared: Shared = Shared()) -> int:
+def detect(files: Annotated[list[Path], Parameter(consume_multiple=True, negative=())], /, *, shared: Shared = Shared()) -> int:
     """Find the columns of single frames; writes STEM.atoms.csv and STEM.annotated.png into --out (default: here).
 
     Parameters
@@ -229,6 +232,7 @@ def detect(files: Annotated[list[Path], Parameter(consume_multiple=True, negativ
 @simulate.command(name="session")
 def simulate_session(
     folder: Path,
+    /,
     *,
     frames: int = 40,
     pace: float = 1.0,
@@ -262,6 +266,7 @@ def simulate_session(
 def points(
     pred: Path,
     truth: Path,
+    /,
     *,
     mask: tuple[str, ...] = (),
     frame_size: str | None = None,
@@ -332,7 +337,7 @@ def bench(*, shared: Shared = Shared(), frames: int = 24, size: int = 1024) -> i
 
 
 @app.command
-def doctor(folder: Path | None = None, *, shared: Shared = Shared()) -> int:
+def doctor(folder: Path | None = None, /, *, shared: Shared = Shared()) -> int:
     """Look over this PC: versions, processors, model, disk, folder and clock; says what to do about each problem.
 
     Parameters

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+from atomid_live import __version__
 from atomid_live.assemble import Prepared, Run
 from atomid_live.errors import AtomidError, RecordingError
 from atomid_live.session import Outcome, SystemClock
@@ -80,6 +81,7 @@ def execute(run: Run, settings: Settings) -> int:
     stop, outcomes = Event(), list[Outcome]()
     worker = Thread(target=lambda: outcomes.append(run.session.run(stop)), name="session")
     with run.closing, _logging_to(run.path, settings.output.verbose):
+        log.info("session %s begins: atomid-live %s, %s", run.path.name, __version__, run.session.status().model)
         for note in run.notes:
             log.info(note)
             if not settings.output.json_lines:
@@ -92,6 +94,7 @@ def execute(run: Run, settings: Settings) -> int:
             worker.join()
         outcome = outcomes[0] if outcomes else Outcome(False, "the session thread died; session.log tells why")
         problem = _end(run, outcome)
+        log.info("session ends: %s (%s); %s", "clean" if outcome.clean else "failure", outcome.reason, run.session.counts)
     if outcome.error is not None:
         raise outcome.error
     if problem is not None:
