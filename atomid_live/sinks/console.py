@@ -44,8 +44,11 @@ def stop_on_signal(stop: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
 
-    wanted = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"))
-    before: list[tuple[signal.Signals, Any]] = [(number, signal.signal(number, heard)) for number in wanted if number]
+    wanted = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:  # nohup stays in force
+        wanted.append(hang_up)
+    before: list[tuple[signal.Signals, Any]] = [(number, signal.signal(number, heard)) for number in wanted]
     try:
         yield
     finally:

@@ -202,8 +202,10 @@ def recent_line(point: FramePoint, script: Script) -> Text:
     strain = script.measured(100 * found.mean, 100 * found.sem, "%", signed=True) if point.reading.valid else "not valid"
     drift = f"x {script.number(x, 1, True):>7} y {script.number(y, 1, True):>7} px"
     rate = script.measured(speed, point.drift.sigma_velocity_nm_min, "nm/min")
-    told = f"{point.sequence:6d}  {point.columns:6d} columns  {drift}  {rate:>22}  strain {strain:>17}"
-    return _words(f"{told} {point.latency_ms:7.1f} ms ", ("ALARM" if point.reading.alarm else "", STYLES["bad"]))
+    told = f"{point.sequence:6d} {point.columns:6d} columns  {drift} {rate:>21}  strain {strain:>16}"
+    return _words(
+        f"{told} {script.number(point.latency_ms, 0):>5} ms ", ("ALARM" if point.reading.alarm else "", STYLES["bad"])
+    )
 
 
 def session_lines(snapshot: Snapshot, script: Script, width: int) -> Lines:
@@ -268,6 +270,9 @@ def message_lines(snapshot: Snapshot, script: Script, stopping: bool) -> Lines:
     if status.last_problem:
         lines.append(Text(f"last problem: {script.clean(status.last_problem)}", STYLES["bad"]))
     lines += [Text(f"waiting: {script.clean(file_name(name))}: {script.clean(why)}") for name, why in status.source.waiting[:2]]
-    remarks = "; ".join(script.clean(words) for words in verdicts.remarks(snapshot.newest))
+    newest = snapshot.newest
+    if newest is not None and newest.reading.alarm:
+        lines.append(Text(f"strain alarm: {script.clean(newest.reading.alarm)}", STYLES["bad"]))
+    remarks = "; ".join(script.clean(words) for words in verdicts.remarks(newest))
     lines += [Text(remarks)] if remarks else []
     return lines or [Text("nothing to remark", _LABEL)]

@@ -158,11 +158,15 @@ def all_four(snapshot: Snapshot) -> dict[str, Verdict]:
 
 
 def remarks(point: FramePoint | None) -> list[str]:
-    """Explain each frame-level flag of a frame in plain words, drift's and strain's included."""
+    """Explain each frame-level flag of a frame in plain words, and say what drift and strain say of themselves."""
     if point is None:
         return []
     value = point.flags | point.drift.flags | point.reading.flags
     words = [meaning for flag, meaning in MEANING.items() if value & flag and flag >= Flag.EMPTY]
     if point.segment_reason:
         words.insert(0, f"new segment {point.segment}: {point.segment_reason}")
+    if point.drift.note:
+        words.append(f"drift: {point.drift.note}")
+    if point.reading.reason and not point.reading.valid:
+        words.append(f"strain: {point.reading.reason}")
     return words
