@@ -49,16 +49,15 @@ def frame_lines(snapshot: Snapshot, script: Script, width: int) -> Lines:
     scale = f" of {1000 * point.pixel_nm:.2f} pm ({point.scale_source})"
     shape = f"{cols} {script.times} {rows} px"
     calibrated = math.isfinite(point.pixel_nm)
-    about = _words(
-        f"{duration(status.age_s)} old", ("  |  ", _LABEL), shape, scale if calibrated else ("  UNCALIBRATED", "yellow")
-    )
+    about = _words(("image   ", _LABEL), shape, scale if calibrated else ("  UNCALIBRATED", "yellow"))
     verdict = verdicts.of_columns(snapshot)
     head = f"{point.columns:5d}"
     counts = [float(one.columns) for one in snapshot.segment_history]
     spark = script.sparkline(counts, width - 16 - len(verdict.word))
     columns = _words(("columns ", _LABEL), head, " ", (spark, "cyan"), " ", (verdict.word, STYLES[verdict.level]))
     nm = f" = {script.number(point.spacing_px * point.pixel_nm, 4)} nm" if calibrated else ""
-    spacing = _words(("spacing ", _LABEL), f"{script.number(point.spacing_px)} px{nm}")
+    age = f"  {duration(status.age_s)} old"
+    spacing = _words(("spacing ", _LABEL), f"{script.number(point.spacing_px)} px{nm}".ljust(width - 8 - len(age)), age)
     return [about, columns, spacing]
 
 
@@ -148,9 +147,9 @@ def strain_lines(snapshot: Snapshot, script: Script, width: int, height: int) ->
     else:
         lines.append(_components(point, script))
     slope = reading.slope_per_min.get("hydrostatic", math.nan)
-    notes = [f"window {reading.window_nm:.2f} nm"] if math.isfinite(reading.window_nm) else []
-    notes += [f"trend {script.number(100 * slope, 3, True)} %/min"] if math.isfinite(slope) else []
-    notes += [f"{reading.vacancies} vacancies"] if reading.vacancies >= 0 else []
+    notes = [f"window {reading.window_nm:.2g} nm"] if math.isfinite(reading.window_nm) else []
+    notes += [f"trend {script.number(100 * slope, 2, True)} %/min"] if math.isfinite(slope) else []
+    notes += [f"{reading.vacancies} vacant"] if reading.vacancies >= 0 else []
     lines.append(_words(("  ".join(notes), _LABEL)))
     return lines
 
