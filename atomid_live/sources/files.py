@@ -151,8 +151,9 @@ def acquired_s(path: Path, options: ReadOptions) -> float:
 
 def _load(path: Path, identity: Identity, contents: Contents, key: Key) -> Loaded:
     origin = Origin(str(path), key[0], key[1], str(identity))
+    raw = contents.load(key)
+    origin = replace(origin, content_sha256=content_sha256(raw.pixels))
     try:
-        raw = contents.load(key)
         check_frame(raw)
     except NotAFrameError as error:
         return Loaded(origin, None, str(error))
@@ -160,7 +161,7 @@ def _load(path: Path, identity: Identity, contents: Contents, key: Key) -> Loade
         raw = replace(raw, time_s=identity.mtime_ns / 1e9, time_source="arrival", time_sigma_s=ARRIVAL_SIGMA_S)
     for note in raw.notes:
         log.info("%s: %s", path.name, note)
-    return Loaded(replace(origin, content_sha256=content_sha256(raw.pixels)), raw)
+    return Loaded(origin, raw)
 
 
 def to_frame(loaded: Loaded, sequence: int, settings: FrameSettings) -> Frame:

@@ -130,10 +130,14 @@ class Ledger:
         self._write("INSERT OR IGNORE INTO finished VALUES (?,?)", list(files))
 
     def is_finished(self, path: str, identity: str) -> bool:
-        """Whether nothing more is to be taken from this state of a file."""
+        """Whether nothing more is to be taken from this state of a file: all of it was, or it was refused as a whole."""
         with self._lock:
-            row = self._base.execute("SELECT 1 FROM finished WHERE source=? AND identity=?", (path, identity)).fetchone()
-        return row is not None
+            row = self._base.execute(
+                "SELECT EXISTS(SELECT 1 FROM finished WHERE source=?1 AND identity=?2) OR EXISTS(SELECT 1 FROM taken "
+                "WHERE source=?1 AND item='' AND identity=?2 AND content='' AND state IN ('skipped', 'quarantined'))",
+                (path, identity),
+            ).fetchone()
+        return bool(row[0])
 
     def reconcile(self, lines: Iterable[Mapping[str, Any]]) -> int:
         """Insert frames found in lines of the session file but missing here; return how many.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,17 @@ def test_two_sessions_cannot_share_one_ledger(tmp_path: Path, monkeypatch: pytes
     first.close()
     with pytest.raises(RecordingError, match="cannot be written"):
         first.record(origin(), 0, "processed")
+
+
+def test_the_ledger_of_a_killed_process_can_be_taken_over(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from atomid_live.sources.ledger import Ledger; from atomid_live.types import Origin\n"
+        "ledger = Ledger(sys.argv[1]); ledger.record(Origin('a.tif', '', 0, '1-2-3', 'abc'), 4, 'processed'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "old.sqlite")], check=False).returncode == 9
+    shutil.copytree(tmp_path, tmp_path / "copy", ignore=shutil.ignore_patterns("copy"))
+    new = Ledger()
+    assert new.import_from(tmp_path / "old.sqlite") == 1
+    assert new.taken("a.tif", "1-2-3", "", 0)
+    again = Ledger(tmp_path / "copy" / "old.sqlite")
+    assert again.taken("a.tif", "1-2-3", "", 0)

@@ -260,6 +260,18 @@ def test_unanswered_frames_are_taken_again_after_a_restart(tmp_path: Path, frame
     assert Driver(tmp_path, first.ledger).names(5) == ["a.tif"]
 
 
+def test_a_refusal_whose_line_is_safe_is_not_said_again(tmp_path: Path) -> None:
+    (tmp_path / "a.dm4").write_bytes(b"x" * 100)
+    first = Driver(tmp_path)
+    (refusal,) = first.run(5, answer=False)
+    assert isinstance(refusal, Refusal)
+    again = Ledger()
+    again.record(refusal.origin, 0, refusal.state)
+    assert Driver(tmp_path, again).run(5) == []
+    (tmp_path / "a.dm4").write_bytes(b"x" * 101)
+    assert len(Driver(tmp_path, again).run(5)) == 1
+
+
 def test_own_output_and_unfinished_names_are_passed_over(tmp_path: Path, frames: Any) -> None:
     for name in (".hidden.tif", "~lock.tif", "a.tif.tmp", "b.annotated.png", "out/z.tif", "20261122T201501Z-2/c.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
