@@ -18,8 +18,9 @@ from atomid_live.strain.window import Window, window_for
 from atomid_live.types import FloatArray, Frame, GpaField, Lattice
 
 BAND_SIGMAS = 4.2
-BORDER_WINDOWS = (2.0, 3.0)
-WIDE_FRAME_WINDOWS = 12.0
+BORDER_WINDOWS = 2.25
+TAPER_WINDOWS = 1.25
+LEAST_LAG = 0.3
 STEP_OF_WINDOW = 0.6
 MOST_STEPS = 160
 FURTHEST_REFLECTION = 1.7
@@ -58,7 +59,27 @@ class _Spectrum:
         return out
 
 
-def _spectrum(frame: Frame, binning: int) -> _Spectrum:
+def _taper(count: int, length: float) -> NDArray[np.float32]:
+    """Rise from 0 to 1 over `length` at both ends, so that the far side does not wrap into a window near the border."""
+    away = np.minimum(np.arange(count), np.arange(count)[::-1]) + 0.5
+    return np.asarray(np.sin(np.pi / 2 * np.clip(away / length, 0, 1)) ** 2, np.float32)
+
+
+def _lag(count: int, binning: int, window: float, at: FloatArray) -> FloatArray:
+    """How far the centre of gravity under the tapered window moves per pixel that the window moves, shape of `at`.
+
+    The phase of a windowed wave is that of its centre of gravity, so where the taper cuts into the window a slope reads low by
+    this factor.
+    """
+    x = np.arange(count // binning) * binning + (binning - 1) / 2
+    taper = _taper(count // binning, TAPER_WINDOWS * window / binning)
+    weight = taper * np.exp(-0.5 * ((at[:, None] - x) / window) ** 2)
+    total = np.maximum(weight.sum(axis=1), 1e-12)
+    mean = weight @ x / total
+    return np.asarray((weight @ (x * x) / total - mean**2) / window**2)
+
+
+def _spectrum(frame: Frame, binning: int, window_yx: FloatArray) -> _Spectrum:
     import cv2
     import scipy.fft
 
@@ -66,7 +87,8 @@ def _spectrum(frame: Frame, binning: int) -> _Spectrum:
     image = np.ascontiguousarray(frame.pixels[: height * binning, : width * binning], dtype=np.float32)
     if binning > 1:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    image = image - image.mean()
+    rise = TAPER_WINDOWS * window_yx / binning
+    image = (image - image.mean()) * _taper(height, rise[0])[:, None] * _taper(width, rise[1])
     return _Spectrum(np.asarray(scipy.fft.rfft2(image)), (height, width), binning)
 
 
@@ -127,7 +149,10 @@ def _local_phase(spectrum: _Spectrum, g: FloatArray, window_yx: FloatArray, y: F
     slope_y = (to_y * (2j * np.pi * dy)) @ right
     slope_x = to_y @ (values @ (to_x * (2j * np.pi * dx)[:, None]))
     power = np.maximum(np.abs(h) ** 2, 1e-30)
-    local = [g[k] + np.imag(h.conj() * s) / power / (2 * np.pi) for k, s in enumerate((slope_y, slope_x))]
+    lag = [_lag(int(n), spectrum.binning, float(w), at) for n, w, at in zip(size, window_yx, (y, x), strict=True)]
+    dphase_y = np.imag(h.conj() * slope_y) / power / np.maximum(lag[0], LEAST_LAG)[:, None]
+    dphase_x = np.imag(h.conj() * slope_x) / power / np.maximum(lag[1], LEAST_LAG)
+    local = [g[0] + dphase_y / (2 * np.pi), g[1] + dphase_x / (2 * np.pi)]
     return _Phase(np.sqrt(power), np.stack(local, axis=-1))
 
 
@@ -169,19 +194,19 @@ def gpa(frame: Frame, lattice: Lattice, settings: StrainSettings) -> GpaField:
     -------
     GpaField
         Empty, with a reason, without a lattice or without two reflections that stand out. Points nearer to the border than
-        three windows (two in a frame under twelve windows wide), and points of weak or far-off phase, are NaN. Error of exx
+        2.25 windows, and points of weak or far-off phase, are NaN. Error of exx
         for equal column errors: sigma / (sqrt(8 pi rho) w^2), SCIENCE 2.6.
     """
     if not lattice.found:
         return GpaField(reason=lattice.reason or "no lattice")
     window = window_for(frame, lattice, settings.window_nm)
     window_yx = window.px / np.array(window.aspect_yx)
-    border = BORDER_WINDOWS[int((np.array(frame.shape) >= WIDE_FRAME_WINDOWS * window_yx).all())] * window_yx
+    border = BORDER_WINDOWS * window_yx
     if (2 * border + window_yx > np.array(frame.shape)).any():
         return GpaField(reason="the window is too wide for this frame")
     g = _candidates(lattice)
     binning = max((b for b in (1, 2, 4) if np.abs(g).max() * b <= FINEST_PER_BIN), default=1)
-    spectrum = _spectrum(frame, binning)
+    spectrum = _spectrum(frame, binning, window_yx)
     g = _strongest(spectrum, g)
     if len(g) < 2:
         return GpaField(reason="fewer than two reflections stand out of the noise")

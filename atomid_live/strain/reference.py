@@ -178,6 +178,7 @@ def known_basis(cells: tuple[Cell, ...], measured_nm: FloatArray) -> FloatArray 
     ndarray, shape (2, 2), or None
         Undeformed basis in nm, turned and matched vector by vector to the measured one with the least strain; None when no
         candidate's area lies within 20 % of the measured cell's, so that another crystal or a wrong pixel size is likelier.
+        Where several matches are alike, as in nearly hexagonal ReS2, a strain of a per cent can pick the wrong one.
     """
     best, least = None, np.inf
     area = abs(np.linalg.det(measured_nm))
