@@ -35,7 +35,7 @@ def test_perfect_lattice_is_zero(name):
     assert field.reason == ""
     for values in (field.exx, field.eyy, field.exy, field.rotation_mrad / 1000):
         assert np.isfinite(values).sum() > 50
-        assert abs(np.nanmean(values)) < 1e-4
+        assert abs(np.nanmean(values)) < 2e-4
         assert np.nanstd(values) < 4e-4
 
 
@@ -61,7 +61,9 @@ def test_grid_is_where_it_says():
     expected = np.broadcast_to(1e-4 * (grid_x - 250), field.exx.shape)
     known = np.isfinite(field.exx)
     assert known.any(axis=0).sum() > 5
-    assert np.abs(field.exx - expected)[known].max() < 1.5e-3
+    left = np.abs(field.exx - expected)
+    assert left[known].max() < 2.5e-3
+    assert left[:, np.abs(grid_x - 250) < 110][known[:, np.abs(grid_x - 250) < 110]].max() < 3e-4
     assert field.step_px * (field.exx.shape[0] - 1) <= SHAPE[0] - 1
 
 
