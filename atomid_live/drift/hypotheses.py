@@ -24,6 +24,7 @@ KEEP_NATS = 14.0
 LOG_JUMP = math.log(1e-3)
 JUMP_CELLS = 5.0
 VELOCITY_CHANGE_CELLS = 0.1
+VELOCITY_DOUBT_CELLS = 0.5
 WANDER_CELLS = 0.04
 INNOVATIONS = 8
 
@@ -162,7 +163,9 @@ class Histories:
         summed = self._evidence[:, None] + evidence.nats[None, :]
         value = prior + _mixed(summed, real)
         best = int(np.argmax(self._weight + _mixed(self._evidence, real)))
-        elsewhere = float(self._weight[best] + _mixed(self._evidence[best], real) + LOG_JUMP + _log_normal(np.array(2 * wide), wide))
+        elsewhere = float(
+            self._weight[best] + _mixed(self._evidence[best], real) + LOG_JUMP + _log_normal(np.array(2 * wide), wide)
+        )
         return _Weighed(evidence.shift_yx, value, prior, summed, jump > normal, away, elsewhere, spread, noise_variance)
 
     def adopt(self, weighed: _Weighed) -> Verdict:
@@ -188,7 +191,13 @@ class Histories:
 
     def _settle(self, noise_variance: float, gain: float, jumped: bool) -> None:
         # the measured place is far sharper than the prediction, so it is taken whole and only the velocity is filtered
-        kept = self._cov[1, 1] if jumped else max(self._cov[1, 1] - gain * self._cov[0, 1], 0.0)
+        if jumped:
+            # a stage jump leaves the velocity alone, but what looks like one may be a velocity that was wrong
+            doubt = (VELOCITY_DOUBT_CELLS * self._cell / self._nominal_s) ** 2
+            kept = max(self._cov[1, 1], doubt)
+            self._innovations.clear()
+        else:
+            kept = max(self._cov[1, 1] - gain * self._cov[0, 1], 0.0)
         self._cov = np.array([[noise_variance, 0.0], [0.0, kept]])
         self._elapsed_s = 0.0
         self._time_variance_s2 = 0.0

@@ -19,8 +19,10 @@ from atomid_live.drift.periods import Periods
 
 FloatArray = NDArray[np.float64]
 
-LEAST_Z = 2.6
+LEAST_Z = 2.3
 MOST_LANDMARKS = 240
+MOST_AT_FIRST = 700
+FEW_FRAMES = 3.0
 MOST_EXTREMES = 4000
 RARE = 0.01
 SPREAD_Z = 4.0
@@ -108,6 +110,10 @@ class Evidence:
         """Return the answer without landmarks."""
         return cls(shifts, np.zeros(len(shifts)), np.zeros(len(shifts)), 0.0)
 
+    def plus(self, nats: FloatArray) -> Evidence:
+        """Add independent evidence."""
+        return replace(self, nats=self.nats + nats)
+
     def with_unknown(self, places: FloatArray) -> Evidence:
         """Add places of which nothing is known."""
         blank = np.zeros(len(places))
@@ -129,13 +135,14 @@ def shrink(z: FloatArray) -> FloatArray:
 
 def find_landmarks(mean: Image, count: Image, periods: Periods | None) -> Landmarks:
     """Landmarks of a reference; without a lattice its own extremes."""
+    most = MOST_AT_FIRST if float(count.mean()) < FEW_FRAMES else MOST_LANDMARKS
     if periods is None:
-        return _extremes_of(mean, mean, np.sqrt(count))
+        return _extremes_of(mean, mean, np.sqrt(count), None, most)
     star = periods.star()
     # noise of the mean falls with the number of frames, so heights times sqrt(count) compare places of different age
     residual = lattice_residual(mean, star)
     sharpness = np.sqrt(count) / _relative_noise(mean - residual, residual * np.sqrt(count))
-    return _extremes_of(residual, mean, sharpness, star)
+    return _extremes_of(residual, mean, sharpness, star, most)
 
 
 def _relative_noise(perfect: Image, weighted: Image) -> Image:
@@ -157,7 +164,7 @@ def _relative_noise(perfect: Image, weighted: Image) -> Image:
     return answer
 
 
-def _extremes_of(residual: Image, mean: Image, sharpness: Image, star: FloatArray | None = None) -> Landmarks:
+def _extremes_of(residual: Image, mean: Image, sharpness: Image, star: FloatArray | None, most: int) -> Landmarks:
     """Strongest extremes of the residual, whose noise is 1 / sharpness up to a common factor."""
     z_map = residual * sharpness
     noise = _robust_sigma(z_map[z_map != 0][::7].astype(float))
@@ -173,7 +180,7 @@ def _extremes_of(residual: Image, mean: Image, sharpness: Image, star: FloatArra
         return Landmarks()
     z = height * sharpness[places[:, 0], places[:, 1]] / noise
     height = shrink(z) * (height / z)
-    strongest = np.argsort(-np.abs(height * sharpness[places[:, 0], places[:, 1]]), kind="stable")[:MOST_LANDMARKS]
+    strongest = np.argsort(-np.abs(shrink(z)), kind="stable")[:most]
     return Landmarks(places[strongest].astype(float), height[strongest])
 
 

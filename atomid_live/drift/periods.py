@@ -13,7 +13,10 @@ from atomid_live.drift.overlap import Image
 FloatArray = NDArray[np.float64]
 
 LEAST_HEIGHT = 0.08
-NEARLY_TOP = 0.75
+NEARLY_TOP = 0.86
+CENTRED = 0.86
+NOISE_SIGMAS = 1.5
+WINDOW_SHARE = 0.26
 HARMONIC_SHARE = 0.35
 
 
@@ -125,13 +128,16 @@ def find_periods(autocorrelation: Image, envelope: Image, scale_yx: tuple[float,
     values = np.asarray(autocorrelation[np.ix_(index, index)] / np.maximum(envelope[np.ix_(index, index)], 1e-6), np.float64)
     values /= values[reach, reach]
     lags = np.stack(np.meshgrid(index, index, indexing="ij"), axis=-1).astype(float)
-    places, heights = _peaks(values, lags, _first_fall(values, reach))
+    width = _first_fall(values, reach)
+    # an autocorrelation of n independent patches is noisy by 1 / sqrt(n); a Hann window leaves about a quarter of them
+    slack = NOISE_SIGMAS * math.sqrt(math.pi * width**2 / (WINDOW_SHARE * autocorrelation.size))
+    places, heights = _peaks(values, lags, width)
     if len(places) < 2 or heights.max() < LEAST_HEIGHT:
         return None
-    basis = _shortest_pair(places[heights > NEARLY_TOP * heights.max()])
+    basis = _shortest_pair(places[heights > max(NEARLY_TOP * heights.max() - slack, 0.4 * heights.max())])
     if basis is None:
         return None
-    fitted = _fitted(values, reach, reduced(*basis))
+    fitted = _fitted(values, reach, _primitive(values, reach, reduced(*basis), slack))
     if fitted is None:
         return None
     scale = np.array(scale_yx)
@@ -142,7 +148,9 @@ def find_periods(autocorrelation: Image, envelope: Image, scale_yx: tuple[float,
 def _first_fall(values: FloatArray, reach: int) -> float:
     """Lag at which the central peak has ended along the axes."""
     for lag in range(1, reach):
-        ring = (values[reach + lag, reach] + values[reach - lag, reach] + values[reach, reach + lag] + values[reach, reach - lag]) / 4
+        ring = (
+            values[reach + lag, reach] + values[reach - lag, reach] + values[reach, reach + lag] + values[reach, reach - lag]
+        ) / 4
         if ring < 0.1:
             return float(lag)
     return float(reach)
@@ -159,6 +167,31 @@ def _shortest_pair(places: FloatArray) -> tuple[FloatArray, FloatArray] | None:
         if area > 0.35 * np.hypot(*first) * np.hypot(*other):
             return first, other
     return None
+
+
+def _primitive(
+    values: FloatArray, reach: int, basis: tuple[FloatArray, FloatArray], slack: float
+) -> tuple[FloatArray, FloatArray]:
+    """Halve the cell while a centring translation stands as high as the basis: a peak may have been missed in the noise."""
+    for _ in range(3):
+        a, b = basis
+        full = min(_height(values, reach, a), _height(values, reach, b))
+        least = max(CENTRED * full - slack, 0.45 * full)
+        centred = [v for v in ((a + b) / 2, (a - b) / 2, b / 2, a / 2) if _height(values, reach, v) > least]
+        if not centred:
+            break
+        half = min(centred, key=lambda v: float(np.hypot(*v)))
+        parallel_to_a = abs(half[0] * a[1] - half[1] * a[0]) < 0.1 * np.hypot(*a) * np.hypot(*half)
+        basis = reduced(half, b if parallel_to_a else a)
+    return basis
+
+
+def _height(values: FloatArray, reach: int, lag: FloatArray) -> float:
+    """Height of a local maximum at a lag; -1 where the nearest maximum lies elsewhere or in the central peak."""
+    y, x = climb(values, *(int(v) + reach for v in np.round(lag)), steps=3)
+    if not (0 < y < 2 * reach and 0 < x < 2 * reach) or math.hypot(y - reach - lag[0], x - reach - lag[1]) > 1.6:
+        return -1.0
+    return float(values[y, x])
 
 
 def _fitted(values: FloatArray, reach: int, basis: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray] | None:

@@ -24,6 +24,8 @@ class Prepared:
     ----------
     image : ndarray, shape (rows / bin, cols / bin), float32
         Smoothed, local mean removed, standard deviation 1; all zero when the frame holds nothing.
+    binned : ndarray, shape (rows / bin, cols / bin), float32
+        Before smoothing and flattening; memory that the next frame may use again.
     bin_px : int
         Pixels of the frame per pixel of `image`.
     empty : bool
@@ -31,6 +33,7 @@ class Prepared:
     """
 
     image: Image = field(repr=False)
+    binned: Image = field(repr=False)
     bin_px: int
     empty: bool
 
@@ -76,9 +79,9 @@ class Preparer:
         spread = math.sqrt(float(np.dot(flat, flat)) / flat.size)
         level = abs(float(flat[0])) + abs(float(binned.max()))
         if not spread > 1e-5 * level:
-            return Prepared(np.zeros(self.binned_shape, np.float32), self.bin_px, True)
+            return Prepared(np.zeros(self.binned_shape, np.float32), binned, self.bin_px, True)
         image *= np.float32(1 / spread)
-        return Prepared(image, self.bin_px, False)
+        return Prepared(image, binned, self.bin_px, False)
 
     def _binned(self, full: Image) -> Image:
         if self.bin_px == 1:

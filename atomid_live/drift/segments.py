@@ -81,9 +81,7 @@ class SegmentKeeper:
 
     def _difference(self, before: _View, now: _View) -> str:
         if before.shape != now.shape:
-            return (
-                f"size changed from {before.shape[1]} x {before.shape[0]} to {now.shape[1]} x {now.shape[0]} px (width x height)"
-            )
+            return f"size changed from {before.shape[1]} x {before.shape[0]} to {now.shape[1]} x {now.shape[0]} px (width x height)"
         if before.display_scaled != now.display_scaled:
             words = ("counts", "grey values made for the eye")
             return f"scale changed from {words[before.display_scaled]} to {words[now.display_scaled]}"
@@ -93,11 +91,11 @@ class SegmentKeeper:
             math.isclose(a, b, rel_tol=RELATIVE_TOLERANCE)
             for a, b in zip(before.pixel_size_yx_nm, now.pixel_size_yx_nm, strict=True)
         ):
-            return f"pixel size changed from {_size_words(before.pixel_size_yx_nm)} to {_size_words(now.pixel_size_yx_nm)} (x x y)"
-        if _rotation_between(before.rotation_rad, now.rotation_rad) > ROTATION_TOLERANCE_RAD:
             return (
-                f"scan rotation changed from {math.degrees(before.rotation_rad):.2f} to {math.degrees(now.rotation_rad):.2f} degrees"
+                f"pixel size changed from {_size_words(before.pixel_size_yx_nm)} to {_size_words(now.pixel_size_yx_nm)} (x x y)"
             )
+        if _rotation_between(before.rotation_rad, now.rotation_rad) > ROTATION_TOLERANCE_RAD:
+            return f"scan rotation changed from {math.degrees(before.rotation_rad):.2f} to {math.degrees(now.rotation_rad):.2f} degrees"
         if before.detector != now.detector:
             return f"detector changed from {before.detector or 'unnamed'} to {now.detector or 'unnamed'}"
         gap_s = now.time_s - before.time_s

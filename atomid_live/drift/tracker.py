@@ -19,10 +19,11 @@ from atomid_live.drift.periods import Periods, reduced
 from atomid_live.drift.prepare import Preparer
 from atomid_live.drift.reference import Reference
 from atomid_live.drift.register import Correlator, Fine, Pair, Spectrum, overlap_share, refine
+from atomid_live.drift.relief import Relief
 from atomid_live.drift.velocity import VelocityFit
 from atomid_live.flags import Flag
 from atomid_live.settings import DriftSettings
-from atomid_live.types import Detections, DriftEstimate, Frame, Lattice
+from atomid_live.types import Detections, DriftEstimate, FloatArray, Frame, Lattice
 
 NAN = math.nan
 LOST: Pair = (NAN, NAN)
@@ -36,6 +37,11 @@ POOR_SHARE = 0.35
 LEAST_CORRELATION = 0.035
 EXPECTED_NATS = 15.0
 MISSING_SHARE = 0.15
+# measured on simulated runs: error of the total per pixel of path as the reference moves on, share of the scan lag that is
+# wrong because the velocity is, and the interpolation's own error
+PATH_ERROR = 1.5e-4
+LAG_ERROR = 0.01
+LEAST_VARIANCE = 1e-4
 USUAL_VELOCITY_NM_S = 0.05
 CANDIDATES_SHOWN = 6
 
@@ -46,7 +52,9 @@ class _Moment:
 
     frame: Frame
     image: Image
+    binned: Image
     spectrum: Spectrum
+    relief: Image | None = None
 
 
 class DriftTracker:
@@ -102,10 +110,13 @@ class DriftTracker:
         self._variances: deque[tuple[float, float]] = deque(maxlen=9)
         self._pending: tuple[Image, Spectrum] | None = None
         self._trust = Trust()
+        self._relief = Relief(8.0)
         self._gauge = 0.0
         self._unsure = 0
         self._poor = 0
         self._offset = np.zeros(2)
+        self._lag = np.zeros(2)
+        self._path = 0.0
         self._estimate = DriftEstimate()
 
     def update(self, frame: Frame, detections: Detections, lattice: Lattice | None = None) -> DriftEstimate:
@@ -135,7 +146,7 @@ class DriftTracker:
             return self._answer(frame, Flag.DRIFT_POOR, "frame holds no contrast", 0.0, self._clock_flag)
         if self._correlator is None:
             self._correlator = Correlator(self._preparer.binned_shape)
-        moment = _Moment(frame, prepared.image, self._correlator.spectrum(prepared.image))
+        moment = _Moment(frame, prepared.image, prepared.binned, self._correlator.spectrum(prepared.image))
         if self._reference is None:
             return self._start(moment, lattice)
         self._elapse(frame, interval)
@@ -208,6 +219,7 @@ class DriftTracker:
         assert self._correlator is not None
         self._reference = Reference(self._correlator, moment.image, moment.spectrum)
         self._reference.prefer(self._periods_of(lattice, self._reference.periods))
+        self._begin_relief(moment)
         self._histories = self._new_histories(moment.frame, 1.0)
         self._first_sequence = moment.frame.sequence
         self._velocity.add(moment.frame.time_s, (0.0, 0.0), 0.1, moment.frame.time_sigma_s)
@@ -222,6 +234,10 @@ class DriftTracker:
         )
         return self._estimate
 
+    def _begin_relief(self, moment: _Moment) -> None:
+        self._relief = Relief(self._cell())
+        self._relief.begin(self._relief.of(moment.binned))
+
     # -- following ----------------------------------------------------------------------------------------------------
 
     def _follow(self, moment: _Moment) -> DriftEstimate:
@@ -230,17 +246,19 @@ class DriftTracker:
         if fine is None or fine.correlation < self._least_correlation():
             return self._unregistered(moment, fine)
         noise = 0.02**2 + max(np.nanmax(fine.variance_yx), 0.0)
-        weighed, evidence = None, None
+        moment.relief = self._relief.of(moment.binned)
+        weighed, evidence, both = None, None, None
         for reach in (self._reach(), WIDE_REACH):
             evidence = self._histories.covering(self._evidence(moment, fine, shifts, reach), self._reference.periods)
-            weighed = self._histories.weigh(evidence, noise, self._trust.real)
+            both = evidence.plus(self._relief.nats(moment.relief, evidence.shift_yx))
+            weighed = self._histories.weigh(both, noise, self._trust.real)
             if self._reference.periods is None or not self._missing(evidence):
                 break
-        assert weighed is not None and evidence is not None
+        assert weighed is not None and evidence is not None and both is not None
         verdict = self._histories.adopt(weighed)
         sure = verdict.margin_nats > SURE_NATS and verdict.probability > SURE_PROBABILITY and not self._missing(evidence)
         if sure:
-            self._learn(verdict, evidence)
+            self._learn(verdict, evidence, both)
         fine = self._settled(moment, fine, verdict)
         return self._registered(moment, fine, verdict, sure)
 
@@ -255,7 +273,7 @@ class DriftTracker:
         expected = 0.5 * self._trust.share**2 * evidence.weight
         return self._trust.real > 0.5 and expected > EXPECTED_NATS and float(evidence.nats.max()) < MISSING_SHARE * expected
 
-    def _learn(self, verdict: Verdict, evidence: Evidence) -> None:
+    def _learn(self, verdict: Verdict, evidence: Evidence, both: Evidence) -> None:
         chosen = int(np.argmin(np.abs(evidence.shift_yx - verdict.shift_yx).sum(axis=1)))
         if evidence.weight > 4:
             self._trust = self._trust.learned(float(evidence.share[chosen]), float(evidence.nats[chosen]))
@@ -325,12 +343,13 @@ class DriftTracker:
         self._reference = Reference(self._correlator, moment.image, moment.spectrum)
         if self._reference.periods is None:
             self._reference.prefer(periods)
+        self._begin_relief(moment)
         self._histories = self._new_histories(moment.frame, float(np.median(self._intervals)) if self._intervals else 1.0)
         self._velocity.clear()
         self._good.clear()
         self._pending, self._poor, self._unsure = None, 0, 0
         self._gauge += spread**2
-        total = self._offset * self._bin()
+        total = self._offset * self._bin() - self._lag
         flags = int(Flag.DRIFT_LOST | Flag.DRIFT_POOR) | self._clock_flag
         note = "specimen moved out of the reference; total continues from the prediction"
         return self._answer(moment.frame, flags, note, 0.0, total=(float(total[0]), float(total[1])))
@@ -350,8 +369,12 @@ class DriftTracker:
         flags, note = self._judge(verdict, sure)
         place = (float(verdict.shift_yx[0] + moved[0]), float(verdict.shift_yx[1] + moved[1]))
         self._after(moment, place, sure)
-        total = (verdict.total_yx + moved) * self._bin()
-        step = (verdict.step_yx + moved) * self._bin()
+        seen = (verdict.step_yx + moved) * self._bin()
+        late = self._scan_lag(moment.frame, seen)
+        step = seen - late
+        self._lag += late
+        self._path += float(np.hypot(*seen))
+        total = (verdict.total_yx + moved) * self._bin() - self._lag
         if verdict.jumped:
             self._velocity.clear()
         self._velocity.add(moment.frame.time_s, (total[0], total[1]), max(sigma), moment.frame.time_sigma_s)
@@ -370,6 +393,22 @@ class DriftTracker:
             ),
         )
         return self._estimate
+
+    def _scan_lag(self, frame: Frame, step_yx_px: FloatArray) -> FloatArray:
+        """Part of a seen step that is the specimen moving on until the scan reaches the row where it now is.
+
+        A feature that moved down by dy is scanned dy line times later: it is seen at D + v t_line dy for a specimen that moved
+        by D from mid-frame to mid-frame. Zero where the frame does not say its times.
+        """
+        assert self._histories is not None
+        line_s = frame.meta.line_time_s
+        if not math.isfinite(line_s):
+            line_s = frame.meta.frame_time_s / frame.shape[0]
+        if not math.isfinite(line_s):
+            return np.zeros(2)
+        speed = self._histories.velocity_yx * self._bin()
+        speed = speed / (1 + float(speed[0]) * line_s)
+        return np.asarray(speed * line_s * float(step_yx_px[0]), float)
 
     def _judge(self, verdict: Verdict, sure: bool) -> tuple[int, str]:
         flags, notes = 0, []
@@ -391,15 +430,20 @@ class DriftTracker:
             self._unsure = 0
             self._histories.forget_rivals()
             self._reference.add(moment.image, place)
+            if moment.relief is not None:
+                self._relief.add(moment.relief, place)
             move = share < LEAST_OVERLAP
         else:
             self._unsure += 1
             move = share < FORCED_OVERLAP
         if move:
-            if self._variances:
-                self._gauge += float(np.mean(self._variances)) * (1 - share) / 8
             moved = self._reference.move(moment.image, place)
             self._histories.rebase(np.array(moved, float))
+            self._move_relief(moment, moved)
+
+    def _move_relief(self, moment: _Moment, moved: tuple[int, int]) -> None:
+        if moment.relief is not None:
+            self._relief.move(moment.relief, moved, self._histories.place_yx if self._histories is not None else np.zeros(2))
 
     def _sigma(self, fine: Fine) -> Pair:
         """Standard error of the total in pixels of the frame: this frame's and the reference's own."""
@@ -410,9 +454,11 @@ class DriftTracker:
         if not self._variances:
             return (NAN, NAN)
         y, x = np.mean(self._variances, axis=0)
+        moving = (PATH_ERROR * self._path) ** 2
+        lag = LAG_ERROR * self._lag
         return (
-            self._bin() * math.sqrt(2 * y + self._gauge + 1e-5),
-            self._bin() * math.sqrt(2 * x + self._gauge + 1e-5),
+            math.hypot(self._bin() * math.sqrt(2 * y + self._gauge + LEAST_VARIANCE), math.sqrt(moving), float(lag[0])),
+            math.hypot(self._bin() * math.sqrt(2 * x + self._gauge + LEAST_VARIANCE), math.sqrt(moving), float(lag[1])),
         )
 
     def _answer(

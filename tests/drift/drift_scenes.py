@@ -12,7 +12,9 @@ from atomid_live.types import Frame, FrameMeta, Origin
 A_PM = 318.0
 
 
-def hexagonal(rng: np.random.Generator, extent_px: float, px_pm: float, vacancies: float, kind: str = "mos2") -> NDArray[np.float64]:
+def hexagonal(
+    rng: np.random.Generator, extent_px: float, px_pm: float, vacancies: float, kind: str = "mos2"
+) -> NDArray[np.float64]:
     """Columns (y, x, electrons) of a square of half-width `extent_px` at 15 pA, 10 us, with vacancies."""
     a = A_PM / px_pm
     turn = 0.17
@@ -40,7 +42,9 @@ class Scene:
     background: float = 9.0
     blobs: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)))
 
-    def expected(self, shape: tuple[int, int], shift_yx: tuple[float, float], jitter: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    def expected(
+        self, shape: tuple[int, int], shift_yx: tuple[float, float], jitter: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
         """Mean counts of a frame whose features lie `shift_yx` from where the first frame has them; jitter (rows, 2) in px."""
         rows, cols = shape
         sigma = self.sigma_pm / self.px_pm
@@ -63,10 +67,14 @@ class Scene:
         image = np.bincount(flat.ravel(), patches.ravel(), image.size).reshape(image.shape)[pad:-pad, pad:-pad]
         v, u = np.mgrid[:rows, :cols].astype(float)
         for by, bx, bs, height in self.blobs:
-            image += height * np.exp(-((v - by - rows / 2 - shift_yx[0]) ** 2 + (u - bx - cols / 2 - shift_yx[1]) ** 2) / (2 * bs**2))
+            image += height * np.exp(
+                -((v - by - rows / 2 - shift_yx[0]) ** 2 + (u - bx - cols / 2 - shift_yx[1]) ** 2) / (2 * bs**2)
+            )
         return image + self.background
 
-    def counts(self, rng: np.random.Generator, shape: tuple[int, int], shift_yx: tuple[float, float], jitter_px: float = 0.0) -> NDArray[np.uint16]:
+    def counts(
+        self, rng: np.random.Generator, shape: tuple[int, int], shift_yx: tuple[float, float], jitter_px: float = 0.0
+    ) -> NDArray[np.uint16]:
         """One noisy frame; row jitter is common to a row and correlated over about ten rows."""
         jitter = row_jitter(rng, shape[0], jitter_px) if jitter_px else None
         return np.minimum(rng.poisson(self.expected(shape, shift_yx, jitter)), 65535).astype(np.uint16)
@@ -82,7 +90,9 @@ def row_jitter(rng: np.random.Generator, rows: int, rms_px: float) -> NDArray[np
     return out
 
 
-def frame_of(pixels: NDArray[np.generic], sequence: int, px_pm: float = 24.8, time_s: float | None = None, detector: str = "HAADF") -> Frame:
+def frame_of(
+    pixels: NDArray[np.generic], sequence: int, px_pm: float = 24.8, time_s: float | None = None, detector: str = "HAADF"
+) -> Frame:
     """Wrap pixels as a frame taken every 10.5 s."""
     return Frame(
         sequence=sequence,
