@@ -79,6 +79,8 @@ def collect(
     *,
     least_px: float | None = None,
     plane_px: float = NAN,
+    faintest_part: float = 0.0,
+    fit_width: bool = True,
 ) -> Detections:
     """Refine candidates on the raw pixels and put the frame's answer together.
 
@@ -96,6 +98,11 @@ def collect(
         Two columns that end closer than this are one; default 1.3 widths.
     plane_px : float
         Plane distance seen in the spectrum, for SPACING_ODD.
+    faintest_part : float
+        A candidate whose height on the raw pixels is under this part of the median height is none: local contrast shows
+        the noise of a hole as large as columns.
+    fit_width : bool
+        Improve the width on all columns together; in noisy frames it would shrink towards the noise that was picked.
 
     Returns
     -------
@@ -104,10 +111,11 @@ def collect(
     """
     if len(yx_px) == 0:
         return Detections.empty(int(Flag.EMPTY) | prepared.frame_flags, column_sigma_px)
-    refined = refine(prepared.image, yx_px, column_sigma_px)
+    refined = refine(prepared.image, yx_px, column_sigma_px, fit_width=fit_width)
     sigma = refined.column_sigma_px
     yx = refined.yx_px
     keep = _unmerged(yx, score, MERGED_SIGMA * sigma if least_px is None else least_px)
+    keep &= ~(refined.amplitude < faintest_part * np.median(refined.amplitude))
     order = np.flatnonzero(keep)[np.lexsort((yx[keep, 1], yx[keep, 0]))]
     picked = Refined(
         yx[order], refined.sigma_yx_px[order], refined.amplitude[order], refined.background[order], refined.noise[order],

@@ -15,15 +15,17 @@ from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola
 from atomid_live.detect.resample import to_canonical
-from atomid_live.detect.spacing import SUPPRESS_SIGMA, Scale, estimate_scale, spread
+from atomid_live.detect.spacing import SUPPRESS_SIGMA, Scale, estimate_scale, sparse_noise
 from atomid_live.errors import UsageError
 from atomid_live.flags import Flag
 from atomid_live.settings import DetectSettings, FrameSettings
-from atomid_live.types import Detections, FloatArray, Frame
+from atomid_live.types import Detections, FloatArray, Frame, Origin
 
 Image = NDArray[np.float32]
 
 AMPLITUDE_PART = 0.2
+FAINTEST_PART = 0.12
+CLEAN_FRACTION = 0.1
 LOW_Z, HIGH_Z = 2.6, 4.5
 SUPPORT_SPACINGS, SUPPORTERS = 1.7, 2
 
@@ -63,11 +65,11 @@ def _supported(yx: FloatArray, sure: NDArray[np.bool_], spacing_px: float) -> ND
     return out
 
 
-def _noise(response: Image, scale: Scale) -> float:
+def _noise(response: Image, contrast: Image, column_sigma_px: float, scale: Scale) -> float:
     """Standard deviation of the band-passed noise."""
     if scale.kind == "lattice":
         return float(response[::2, ::2].std()) * sqrt(scale.noise_fraction)
-    return spread(response)
+    return sparse_noise(response, contrast, column_sigma_px)
 
 
 def automatic_threshold(height: FloatArray, noise: float, scale: Scale) -> tuple[float, float]:
@@ -96,8 +98,9 @@ def candidates(image: Image, column_sigma_px: float, scale: Scale, threshold: fl
     threshold : float or None
         Least score.
     """
-    response = band_pass(local_contrast(image), column_sigma_px)
-    noise = _noise(response, scale)
+    contrast = local_contrast(image)
+    response = band_pass(contrast, column_sigma_px)
+    noise = _noise(response, contrast, column_sigma_px, scale)
     yx, height = find_peaks(response, 0.0, SUPPRESS_SIGMA * column_sigma_px)
     strong = height[height > 0.3 * height[len(height) // 20]] if len(height) else height
     low, high = automatic_threshold(strong, noise, scale)
@@ -147,7 +150,11 @@ class DogDetector:
         places = canonical.to_frame(yx)
         if self._detect.min_separation is not None:
             least = separation_px(self._detect.min_separation, scale.spacing_px, frame.pixel_size_yx_nm)
-        return collect(prepared, places, score, sigma, least_px=least, plane_px=scale.plane_px)
+        faintest = FAINTEST_PART if scale.kind == "lattice" and self._detect.threshold is None else 0.0
+        return collect(
+            prepared, places, score, sigma, least_px=least, plane_px=scale.plane_px, faintest_part=faintest,
+            fit_width=scale.noise_fraction < CLEAN_FRACTION,
+        )  # fmt: skip
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile the kernels and allocate for frames of this shape, on a small made-up lattice."""
@@ -155,8 +162,6 @@ class DogDetector:
         y, x = np.mgrid[:rows, :cols]
         grey = (1 + np.cos(y * 0.52)) * (1 + np.cos(x * 0.45 + 0.2 * y)) * 100
         pixels = grey.astype(np.uint16)
-        from atomid_live.types import Origin
-
         self.detect(Frame(-1, pixels, float("nan"), Origin("warm-up")))
 
     def _oriented(self, prepared: Prepared) -> tuple[Prepared, Scale]:

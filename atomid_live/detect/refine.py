@@ -17,7 +17,11 @@ from atomid_live.types import FloatArray
 
 Image = NDArray[np.float32]
 
-WINDOW_SIGMA = 2.0
+# half side of the square window; its area is that of a circle of two widths
+WINDOW_SIGMA = 1.77
+# with neighbours gone the window may be wide enough to lose none of the column
+WIDE_SIGMA = 1.77
+SANDWICH = 0.7
 MODEL_SIGMA = 4.0
 
 
@@ -75,125 +79,143 @@ def _solve4(m: FloatArray, v: FloatArray) -> bool:
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _profiles(y: float, x: float, r0: int, c0: int, half: int, sigma: float, gy: Image, gx: Image, dy: Image, dx: Image) -> None:
+def _profile(centre: float, first: int, sigma: float, g: Image, u: Image) -> None:
+    """Gaussian and distance in widths at pixels first, first + 1, ...; by recurrence, since exponentials would dominate."""
     inverse = 1.0 / sigma
-    for k in range(2 * half + 1):
-        u = (r0 - half + k - y) * inverse
-        v = (c0 - half + k - x) * inverse
-        dy[k], dx[k] = u, v
-        gy[k], gx[k] = exp(-0.5 * u * u), exp(-0.5 * v * v)
+    start = (first - centre) * inverse
+    value, ratio, bend = exp(-0.5 * start * start), exp(-start * inverse - 0.5 * inverse * inverse), exp(-inverse * inverse)
+    for k in range(len(g)):
+        g[k], u[k] = value, start + k * inverse
+        value *= ratio
+        ratio *= bend
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _fit(image: Image, model: Image, subtract: bool, start: FloatArray, held: FloatArray, sigma: float, steps: int, out: FloatArray) -> None:
+def _sums(g: Image, u: Image, first: int, last: int, out: FloatArray) -> None:
+    """Sums along one axis of g, g u, g g, g g u, and g g u u over [first, last)."""
+    s0 = s1 = s2 = s3 = s4 = 0.0
+    for k in range(first, last):
+        a = float(g[k])
+        b = a * u[k]
+        s0 += a
+        s1 += b
+        s2 += a * a
+        s3 += a * b
+        s4 += b * b
+    out[0], out[1], out[2], out[3], out[4] = s0, s1, s2, s3, s4
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _errors(patch: Image, box: tuple[int, int, int, int], gy: Image, dy: Image, gx: Image, dx: Image, fit: FloatArray, out: FloatArray) -> None:
+    """Residual sum of squares, and the same weighted by the squared derivative along y and along x."""
+    top, bottom, left, right = box
+    amplitude, background = np.float32(fit[0]), np.float32(fit[1])
+    square = np.float32(0.0)
+    along_y = np.float32(0.0)
+    along_x = np.float32(0.0)
+    for k in range(top, bottom):
+        a = amplitude * gy[k]
+        plain = weighted = bent = np.float32(0.0)
+        for l in range(left, right):
+            e = patch[k, l] - background - a * gx[l]
+            e2 = e * e
+            g2 = gx[l] * gx[l]
+            plain += e2
+            weighted += e2 * g2
+            bent += e2 * g2 * dx[l] * dx[l]
+        w = gy[k] * gy[k]
+        square += plain
+        along_y += weighted * w * dy[k] * dy[k]
+        along_x += bent * w
+    out[0], out[1], out[2] = square, along_y, along_x
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _cut(image: Image, model: Image, corner: tuple[int, int], box: tuple[int, int, int, int], height: float, gy: Image, gx: Image, patch: Image) -> None:
+    """Copy a window; with a height above zero, minus the model but for the column's own part."""
+    top, bottom, left, right = box
+    for k in range(top, bottom):
+        r = corner[0] + k
+        if height > 0.0:
+            a = np.float32(height) * gy[k]
+            for l in range(left, right):
+                patch[k, l] = image[r, corner[1] + l] - model[r, corner[1] + l] + a * gx[l]
+        else:
+            for l in range(left, right):
+                patch[k, l] = image[r, corner[1] + l] - model[r, corner[1] + l]
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _fit(image: Image, model: Image, start: FloatArray, held: FloatArray, sigma: float, reach: float, steps: int, out: FloatArray) -> None:
     """Fit each column; rows of `out`: y, x, A, b, pixel noise, var_y, var_x, ok, edge. `held`: y, x, A rendered in `model`."""
     rows, cols = image.shape
-    half = int(ceil(WINDOW_SIGMA * sigma))
+    half = int(reach * sigma + 0.5)
     side = 2 * half + 1
-    width = np.empty(side, np.int64)
-    for k in range(side):
-        width[k] = int(sqrt(max((WINDOW_SIGMA * sigma + 0.3) ** 2 - (k - half) ** 2, 0.0)))
     gy, gx, dy, dx = np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side, np.float32)
+    line, bent = np.empty(side, np.float32), np.empty(side, np.float32)
     patch = np.empty((side, side), np.float32)
-    m, v = np.empty((4, 4)), np.empty(4)
+    m, v, sy, sx, rest = np.empty((4, 4)), np.empty(4), np.empty(5), np.empty(5), np.empty(3)
     for n in range(len(start)):
         y, x = start[n, 0], start[n, 1]
-        r0, c0 = int(y + 0.5), int(x + 0.5)
-        edge = False
-        for k in range(side):
-            r = r0 - half + k
-            if r < 0 or r >= rows:
-                edge = True
-        if c0 - half < 0 or c0 + half >= cols:
-            edge = True
-        top, bottom = max(0, half - r0), min(side, rows - r0 + half)
-        left, right = max(0, half - c0), min(side, cols - c0 + half)
-        if subtract:
-            _profiles(held[n, 0], held[n, 1], r0, c0, half, sigma, gy, gx, dy, dx)
-            a = np.float32(held[n, 2])
-            for k in range(top, bottom):
-                for l in range(left, right):
-                    patch[k, l] = image[r0 - half + k, c0 - half + l] - model[r0 - half + k, c0 - half + l] + a * gy[k] * gx[l]
-        else:
-            for k in range(top, bottom):
-                for l in range(left, right):
-                    patch[k, l] = image[r0 - half + k, c0 - half + l]
-        amplitude, background, ok = 0.0, 0.0, True
-        for _step in range(steps):
-            _profiles(y, x, r0, c0, half, sigma, gy, gx, dy, dx)
-            sg = sgg = sgy = sgx = sggy = sggx = sggyy = sggxx = sggxy = np.float32(0.0)
-            t = tg = tgy = tgx = np.float32(0.0)
-            count = 0
-            for k in range(top, bottom):
-                first, last = max(left, half - width[k]), min(right, half + width[k] + 1)
-                # sums over one line of the separable Gaussian; the factors of the line come in afterwards
-                a0 = a1 = b0 = b1 = b2 = p0 = p1 = p2 = np.float32(0.0)
-                for l in range(first, last):
-                    g, u, p = gx[l], dx[l], patch[k, l]
-                    gu = g * u
-                    a0 += g
-                    a1 += gu
-                    b0 += g * g
-                    b1 += g * gu
-                    b2 += gu * gu
-                    p0 += p
-                    p1 += p * g
-                    p2 += p * gu
-                w, h = gy[k], dy[k]
-                wh = w * h
-                sg += w * a0
-                sgx += w * a1
-                sgy += wh * a0
-                sgg += w * w * b0
-                sggx += w * w * b1
-                sggxx += w * w * b2
-                sggy += w * wh * b0
-                sggyy += wh * wh * b0
-                sggxy += w * wh * b1
-                t += p0
-                tg += w * p1
-                tgx += w * p2
-                tgy += wh * p1
-                count += last - first
-            m[0, 0], m[1, 1], m[2, 2], m[3, 3] = sgg, count, sggyy, sggxx
-            m[1, 0], m[2, 0], m[2, 1], m[3, 0], m[3, 1], m[3, 2] = sg, sggy, sgy, sggx, sgx, sggxy
-            v[0], v[1], v[2], v[3] = tg, t, tgy, tgx
-            ok = count > 8 and _solve4(m, v)
-            if not ok or not v[0] > 0.0:
-                ok = False
-                break
-            amplitude, background = v[0], v[1]
-            move_y, move_x = sigma * v[2] / amplitude, sigma * v[3] / amplitude
-            y += min(max(move_y, -0.5 * sigma), 0.5 * sigma)
-            x += min(max(move_x, -0.5 * sigma), 0.5 * sigma)
-            if (y - start[n, 0]) ** 2 + (x - start[n, 1]) ** 2 > (1.2 * sigma) ** 2:
-                ok = False
-                break
-        out[n, 7], out[n, 8] = ok, edge
-        out[n, 0], out[n, 1] = (y, x) if ok else (start[n, 0], start[n, 1])
-        out[n, 2], out[n, 3] = amplitude, background
-        _profiles(out[n, 0], out[n, 1], r0, c0, half, sigma, gy, gx, dy, dx)
-        square = ny = nx = ey = ex = np.float32(0.0)
-        count = 0
+        r0, c0 = int(np.floor(y + 0.5)) - half, int(np.floor(x + 0.5)) - half
+        top, bottom = max(0, -r0), min(side, rows - r0)
+        left, right = max(0, -c0), min(side, cols - c0)
+        high, wide = bottom - top, right - left
+        out[n, 8] = high < side or wide < side
+        _profile(held[n, 0], r0, sigma, gy, dy)
+        _profile(held[n, 1], c0, sigma, gx, dx)
+        _cut(image, model, (r0, c0), (top, bottom, left, right), held[n, 2], gy, gx, patch)
+        v[0] = v[1] = 0.0
+        ok = high * wide > 8
+        total = 0.0
         for k in range(top, bottom):
-            first, last = max(left, half - width[k]), min(right, half + width[k] + 1)
-            for l in range(first, last):
-                g = gy[k] * gx[l]
-                e = patch[k, l] - np.float32(background) - np.float32(amplitude) * g
-                square += e * e
-                qy, qx = g * dy[k], g * dx[l]
-                ny += qy * qy
-                nx += qx * qx
-                ey += e * e * qy * qy
-                ex += e * e * qx * qx
-            count += last - first
-        free = max(count - 4, 1)
-        out[n, 4] = sqrt(square / free)
-        scale = sigma * sigma / max(amplitude * amplitude, 1e-30) * count / free
+            part = np.float32(0.0)
+            for l in range(left, right):
+                part += patch[k, l]
+            total += part
+        for _step in range(steps):
+            if not ok:
+                break
+            _profile(y, r0, sigma, gy, dy)
+            _profile(x, c0, sigma, gx, dx)
+            _sums(gy, dy, top, bottom, sy)
+            _sums(gx, dx, left, right, sx)
+            for l in range(left, right):
+                line[l] = bent[l] = np.float32(0.0)
+            for k in range(top, bottom):
+                w = gy[k]
+                wh = w * dy[k]
+                for l in range(left, right):
+                    line[l] += w * patch[k, l]
+                    bent[l] += wh * patch[k, l]
+            tg = tgy = tgx = np.float32(0.0)
+            for l in range(left, right):
+                tg += gx[l] * line[l]
+                tgx += gx[l] * dx[l] * line[l]
+                tgy += gx[l] * bent[l]
+            m[0, 0], m[1, 1] = sy[2] * sx[2], high * wide
+            m[2, 2], m[3, 3] = sy[4] * sx[2], sy[2] * sx[4]
+            m[1, 0], m[2, 0], m[3, 0] = sy[0] * sx[0], sy[3] * sx[2], sy[2] * sx[3]
+            m[2, 1], m[3, 1], m[3, 2] = sy[1] * sx[0], sy[0] * sx[1], sy[3] * sx[3]
+            v[0], v[1], v[2], v[3] = tg, total, tgy, tgx
+            ok = _solve4(m, v) and v[0] > 0.0
+            if ok:
+                y += min(max(sigma * v[2] / v[0], -0.5 * sigma), 0.5 * sigma)
+                x += min(max(sigma * v[3] / v[0], -0.5 * sigma), 0.5 * sigma)
+                ok = (y - start[n, 0]) ** 2 + (x - start[n, 1]) ** 2 <= (1.2 * sigma) ** 2
+        out[n, 0], out[n, 1], out[n, 2], out[n, 3], out[n, 7] = start[n, 0], start[n, 1], v[0], v[1], ok
+        if not ok:
+            continue
+        out[n, 0], out[n, 1] = y, x
+        _errors(patch, (top, bottom, left, right), gy, dy, gx, dx, v, rest)
+        pixels = high * wide
+        free = max(pixels - 4, 1)
+        out[n, 4] = sqrt(rest[0] / free)
         # errors of the pixels as they are (counting noise is largest on the column): the sandwich, softened by its mean
-        pooled = square / max(count, 1)
-        out[n, 5] = scale * (0.7 * ey / max(ny * ny, 1e-12) + 0.3 * pooled / max(ny, 1e-12))
-        out[n, 6] = scale * (0.7 * ex / max(nx * nx, 1e-12) + 0.3 * pooled / max(nx, 1e-12))
+        scale = sigma * sigma / (v[0] * v[0]) * pixels / free
+        ny, nx = sy[4] * sx[2], sy[2] * sx[4]
+        out[n, 5] = scale * (SANDWICH * rest[1] / ny + (1.0 - SANDWICH) * rest[0] / pixels) / ny
+        out[n, 6] = scale * (SANDWICH * rest[2] / nx + (1.0 - SANDWICH) * rest[0] / pixels) / nx
 
 
 @njit(nogil=True, cache=True, fastmath=True)
@@ -221,7 +243,7 @@ def _render(columns: FloatArray, sigma: float, model: Image) -> None:
 def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -> float:
     """Newton step of the common width on what `model` leaves, heights and backgrounds free."""
     rows, cols = image.shape
-    half = int(ceil(WINDOW_SIGMA * sigma))
+    half = int(WINDOW_SIGMA * sigma + 0.5)
     side = 2 * half + 1
     gy, gx, dy, dx = np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side, np.float32)
     upper, lower = 0.0, 0.0
@@ -230,7 +252,8 @@ def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -
         r0, c0 = int(y + 0.5), int(x + 0.5)
         if r0 < half or c0 < half or r0 + half >= rows or c0 + half >= cols or not a > 0.0:
             continue
-        _profiles(y, x, r0, c0, half, sigma, gy, gx, dy, dx)
+        _profile(y, r0 - half, sigma, gy, dy)
+        _profile(x, c0 - half, sigma, gx, dx)
         s1 = sg = sgg = sq = sgq = sqq = te = tge = tqe = 0.0
         for k in range(side):
             for l in range(side):
@@ -256,7 +279,7 @@ def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -
     return sigma * upper / lower if lower > 0.0 else 0.0
 
 
-def _strongest(columns: FloatArray, count: int = 1500) -> FloatArray:
+def _strongest(columns: FloatArray, count: int = 400) -> FloatArray:
     if len(columns) <= count:
         return columns
     return columns[np.argpartition(-columns[:, 2], count)[:count]]
@@ -288,16 +311,16 @@ def refine(image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width
         none = np.zeros(0, np.bool_)
         return Refined(np.empty((0, 2)), np.empty((0, 2)), out[:, 2], out[:, 3], out[:, 4], none, none, column_sigma_px)
     start, sigma = np.ascontiguousarray(yx_px, np.float64), float(column_sigma_px)
-    _fit(image, image, False, start, out, sigma, 3, out)
+    model = np.zeros_like(image)
+    _fit(image, model, start, np.zeros((count, 3)), sigma, WINDOW_SIGMA, 2, out)
     if subtract:
         held = np.where(out[:, 7:8] > 0, out[:, :3], 0.0)
-        model = np.zeros_like(image)
         _render(held, sigma, model)
         if fit_width and np.count_nonzero(held[:, 2] > 0) >= 20:
             step = _width_step(image, model, _strongest(held), sigma)
             held, sigma, model = _rewiden(held, model, sigma, step)
-        second = np.empty_like(out)
-        _fit(image, model, True, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, 3, second)
+        second = np.zeros_like(out)
+        _fit(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, WIDE_SIGMA, 3, second)
         far = np.hypot(*(second[:, :2] - start).T) > 1.5 * sigma
         second[far, :2], second[far, 7] = start[far], 0.0
         out = second
@@ -309,7 +332,7 @@ def refine(image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width
 
 def _rewiden(held: FloatArray, model: Image, sigma: float, step: float) -> tuple[FloatArray, float, Image]:
     """The columns rendered anew when their width changes by more than 1 %: same area under the narrower or wider column."""
-    wider = min(max(sigma + step, 0.75 * sigma), 1.35 * sigma)
+    wider = min(max(sigma + step, 0.9 * sigma), 1.1 * sigma)
     if abs(wider / sigma - 1.0) < 0.01:
         return held, sigma, model
     changed = held.copy()

@@ -27,7 +27,10 @@ SMALLEST_SIGMA_PX = 1.15
 SUPPRESS_SIGMA = 2.2
 SPECTRUM_SIDE = 512
 SPARSE_Z = 5.0
-SPARSE_EVIDENCE = 8.0
+SPARSE_EVIDENCE = 14.0
+SURE_EVIDENCE, SURE_PART = 25.0, 0.86
+NOISY_LATTICE = 0.85
+SIGMA_PER_PLANE = 0.16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,15 @@ def spread(image: Image) -> float:
     return float(1.4826 * np.median(np.abs(some - np.median(some))))
 
 
+def sparse_noise(response: Image, contrast: Image, column_sigma_px: float) -> float:
+    """Standard deviation of band-passed noise from the bulk of the pixels, at least that of white noise of equal variance.
+
+    Where most pixels hold no electron, the median deviation alone would be nought.
+    """
+    white = sqrt(kernel_sums(column_sigma_px)[0]) * float(contrast.std())
+    return max(spread(response), white, 1e-9)
+
+
 def tail_threshold(image: Image, column_sigma_px: float, z: float = SPARSE_Z) -> float:
     """Deviations at which skewed white noise is as rare as Gaussian noise at `z` (Cornish and Fisher 1937).
 
@@ -95,7 +107,20 @@ def nearest_px(yx: FloatArray | IntArray) -> float:
     return float(np.median(cKDTree(yx).query(yx, k=2)[0][:, 1]))
 
 
-def stacked_sigma(image: Image, yx: IntArray, guess_px: float) -> float:
+def _chequer(shape: tuple[int, int]) -> Image:
+    """1 on the black squares of a chequer-board, 0 on the white ones."""
+    rows, cols = np.arange(shape[0]), np.arange(shape[1])
+    return ((rows[:, None] + cols) % 2).astype(np.float32)
+
+
+def _middle(pixels: Image, column_sigma_px: float) -> Image:
+    """The middle of a frame, as much as is 512 canonical pixels a side."""
+    side = int(512 * max(column_sigma_px / CANONICAL_SIGMA_PX, 1.0))
+    top, left = (max(0, (size - side) // 2) for size in pixels.shape)
+    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
+
+
+def stacked_sigma(image: Image, yx: IntArray, guess_px: float, use: Image | None = None) -> float:
     """Width of the mean column around `yx`, by a Gaussian on a constant within 1.7 guesses; NaN where none fits.
 
     Parameters
@@ -103,6 +128,8 @@ def stacked_sigma(image: Image, yx: IntArray, guess_px: float) -> float:
     image : ndarray, shape (rows, cols), float32
     yx : ndarray, shape (N, 2), int64
     guess_px : float
+    use : ndarray, shape (rows, cols), float32, or None
+        1 where a pixel may be used.
     """
     half = max(2, int(1.7 * guess_px + 0.5))
     rows, cols = image.shape
@@ -111,16 +138,18 @@ def stacked_sigma(image: Image, yx: IntArray, guess_px: float) -> float:
     if len(centres) < 3:
         return NAN
     step = np.arange(-half, half + 1)
-    patches = image[centres[:, 0, None, None] + step[:, None], centres[:, 1, None, None] + step]
-    stack = patches.mean(0, dtype=np.float64)
+    where = (centres[:, 0, None, None] + step[:, None], centres[:, 1, None, None] + step)
+    held = np.full(len(centres), 1.0)[:, None, None] if use is None else use[where]
+    weight = np.broadcast_to(held, (len(centres), len(step), len(step))).sum(0, dtype=np.float64)
+    stack = (image[where] * held).sum(0, dtype=np.float64) / np.maximum(weight, 1.0)
     square = (step[:, None] ** 2 + step**2).astype(np.float64)
-    use = square <= (1.7 * guess_px) ** 2 + 0.5
+    near = (square <= (1.7 * guess_px) ** 2 + 0.5) & (weight > 0)
+    root = np.sqrt(weight[near])
     best, best_error = NAN, np.inf
     for sigma in guess_px * np.geomspace(0.5, 2.0, 41):
-        shape = np.exp(-0.5 * square[use] / sigma**2)
-        basis = np.stack([shape, np.ones_like(shape)], 1)
-        solution, *_ = np.linalg.lstsq(basis, stack[use], rcond=None)
-        error = float(np.sum((basis @ solution - stack[use]) ** 2))
+        basis = np.stack([np.exp(-0.5 * square[near] / sigma**2), np.ones_like(root)], 1) * root[:, None]
+        solution, *_ = np.linalg.lstsq(basis, stack[near] * root, rcond=None)
+        error = float(np.sum((basis @ solution - stack[near] * root) ** 2))
         if solution[0] > 0 and error < best_error:
             best, best_error = float(sigma), error
     # whole-pixel stacking widens the mean by the variance of the rounding
@@ -133,30 +162,32 @@ def _lattice_scale(pixels: Image, spectrum: Spectrum, reduction: float) -> Scale
     # the band-pass that passes most of a lattice's spots is narrower than its columns
     sigma *= 1.3
     spacing = NAN
-    for _ in range(2):
-        canonical = to_canonical(pixels, sigma)
+    for _ in range(3):
+        canonical = to_canonical(_middle(pixels, sigma), sigma)
         factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
-        yx, height = find_peaks(band_pass(canonical.image, sigma * factor), 0.0, SUPPRESS_SIGMA * sigma * factor)
+        contrast = local_contrast(canonical.image)
+        black = _chequer(contrast.shape)
+        # one half of the pixels finds the columns and the other shows their width: noise is not taken for narrow columns
+        yx, height = find_peaks(band_pass(contrast * black, sigma * factor), 0.0, SUPPRESS_SIGMA * sigma * factor)
         yx = yx[height > 0.5 * height[len(height) // 10]] if len(height) else yx
         spacing = nearest_px(yx) / factor
-        fitted = stacked_sigma(canonical.image, yx, sigma * factor) / factor
+        fitted = stacked_sigma(contrast, yx, sigma * factor, 1.0 - black) / factor
         if not np.isfinite(fitted):
             break
         change, sigma = fitted / sigma, min(max(fitted, 0.6 * sigma), 1.6 * sigma)
         if 0.87 < change < 1.15:
             break
-    sigma = max(sigma, SMALLEST_SIGMA_PX)
-    return Scale(
-        sigma, spacing, float(spectrum.spot_ratio.max()), "lattice",
-        spectrum.noise_fraction(sigma * reduction), spectrum.plane_px / reduction,
-    )  # fmt: skip
+    noisy, plane = spectrum.noise_fraction(sigma * reduction), spectrum.plane_px / reduction
+    # the noisier the frame, the more the plane distance has a say
+    sigma = max(sigma, sigma ** (1.0 - noisy) * (SIGMA_PER_PLANE * plane) ** noisy, SMALLEST_SIGMA_PX)
+    return Scale(sigma, spacing, float(spectrum.spot_ratio.max()), "lattice", noisy, plane)
 
 
 def _sparse_at(level: Resampled, sigma_px: float) -> tuple[float, float, IntArray]:
     """Evidence (bright minus twice dark), tail threshold, and bright peaks, at one width in pixels of the level."""
     contrast = local_contrast(level.image)
     response = band_pass(contrast, sigma_px)
-    noise = max(spread(response), 1e-9)
+    noise = sparse_noise(response, contrast, sigma_px)
     tail = tail_threshold(contrast, sigma_px)
     radius = SUPPRESS_SIGMA * sigma_px
     bright, high = find_peaks(response, tail * noise, radius)
@@ -177,7 +208,9 @@ def _sparse_scale(pixels: Image) -> Scale:
             fitted = stacked_sigma(level.image, yx, float(sigma) * factor) / factor
             width = min(max(fitted, 0.75 * sigma), 1.35 * sigma) if np.isfinite(fitted) else sigma
             width = max(float(width), SMALLEST_SIGMA_PX)
-            best = Scale(width, nearest_px(yx) / factor, evidence, "sparse", 1.0, NAN, tail)
+            # once there are atoms beyond doubt, the threshold may go where they and the noise balance
+            part = SURE_PART if evidence > SURE_EVIDENCE else 1.0
+            best = Scale(width, nearest_px(yx) / factor, evidence, "sparse", 1.0, NAN, tail * part)
     return best
 
 
@@ -199,9 +232,13 @@ def estimate_scale(pixels: Image) -> Scale:
     reduction = 1.0 / min(4, max(1, round(max(pixels.shape) / SPECTRUM_SIDE)))
     small = resample(pixels, reduction)
     spectrum = measure_spectrum(local_contrast(small.image))
-    if spectrum.has_lattice:
-        return _lattice_scale(pixels, spectrum, sqrt(small.factor_yx[0] * small.factor_yx[1]))
-    return _sparse_scale(pixels)
+    if not spectrum.has_lattice:
+        return _sparse_scale(pixels)
+    lattice = _lattice_scale(pixels, spectrum, sqrt(small.factor_yx[0] * small.factor_yx[1]))
+    if lattice.noise_fraction > NOISY_LATTICE:
+        sparse = _sparse_scale(pixels)
+        return sparse if sparse.found else lattice
+    return lattice
 
 
-__all__ = ["CANONICAL_SIGMA_PX", "Scale", "estimate_scale", "spread", "stacked_sigma", "tail_threshold"]
+__all__ = ["CANONICAL_SIGMA_PX", "Scale", "estimate_scale", "sparse_noise", "spread", "stacked_sigma", "tail_threshold"]

@@ -1,0 +1,1 @@
+"""Scores against truth, with the chance level beside each."""
