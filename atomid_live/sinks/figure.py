@@ -102,7 +102,7 @@ class Panels:
     """The four panels and their artists, on one figure."""
 
     def __init__(self, figure: Figure) -> None:
-        figure.subplots_adjust(left=0.06, right=0.96, top=0.88, bottom=0.07, hspace=0.2, wspace=0.16)
+        figure.subplots_adjust(left=0.06, right=0.96, top=0.88, bottom=0.07, hspace=0.27, wspace=0.16)
         axes = figure.subplots(2, 2, width_ratios=(1, 1), height_ratios=(3, 2))
         self._frame, self._map, self._path, self._strain = axes.ravel()
         self._title = figure.suptitle("", fontsize=10, family="monospace")

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -29,6 +30,7 @@ _INSTALL = (
     "install one: pip install PySide6-Essentials, or your system's Tk for Python (Debian, Ubuntu: apt install python3-tk)"
 )
 _DRAW_MS = 250
+_SAME_FRAME_S = 2.0
 _LET_GO_S = 2.0
 _NEXT = "next"
 
@@ -73,7 +75,7 @@ class WindowDisplay:
 
     def __init__(self, source: SnapshotSource, colour_by: str = "score") -> None:
         self._source, self._colour_by = source, colour_by
-        self._closing = Event()
+        self._closing, self._sent = Event(), -1
         self._process: Any = None
         self._feeder: Thread | None = None
 
@@ -130,18 +132,38 @@ class WindowDisplay:
             connection.close()
 
     def _answer(self, connection: Any) -> None:
-        connection.send(parcel(self._source.snapshot(preview=True)))
-        self._closing.wait(_DRAW_MS / 1000)
+        """Send what is new; when nothing is, the same frame a little later, for its age."""
+        until = time.monotonic() + _SAME_FRAME_S
+        while self._source.snapshot().logged == self._sent and time.monotonic() < until:
+            if self._closing.wait(_DRAW_MS / 1000):
+                return
+        snapshot = self._source.snapshot(preview=True)
+        self._sent = snapshot.logged
+        connection.send(parcel(snapshot))
 
 
 def serve(connection: Connection[Any, Any], backend: str, colour_by: str) -> None:
     """Be the window's process: open it, ask for snapshots, draw them, until it is closed or the session is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the session's; the window is closed by it
+    _step_back()
     try:
         _Window(connection, backend, colour_by).run()
     except Exception as error:
         with suppress(OSError):
             connection.send(f"cannot draw ({type(error).__name__}: {error}); if the toolkit is at fault, {_INSTALL}")
+
+
+def _step_back() -> None:
+    """Give this process less of the processor than the session gets."""
+    if sys.platform == "win32":
+        import ctypes
+
+        below_normal = 0x4000
+        kernel = ctypes.WinDLL("kernel32")
+        kernel.GetCurrentProcess.restype = ctypes.c_void_p
+        kernel.SetPriorityClass(ctypes.c_void_p(kernel.GetCurrentProcess()), below_normal)
+    else:
+        os.nice(5)
 
 
 class _Window:

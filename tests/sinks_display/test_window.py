@@ -171,8 +171,8 @@ from atomid_live.sinks.window import WindowDisplay
 class Source:
     asked = 0
     def snapshot(self, *, preview=False):
-        Source.asked += 1
-        return snapshot(8, picture=preview)
+        Source.asked += preview
+        return snapshot(8 + Source.asked, picture=preview)
 if __name__ == "__main__":
     display = WindowDisplay(Source())
     problem = display.start()
