@@ -94,7 +94,9 @@ def _check_node(data: memoryview, path: Path, depth: int) -> None:
 def _check_domain(value: memoryview, path: Path) -> None:
     domain = bytes(value).decode("utf-8", "replace")
     if domain not in STANDARD_DOMAINS:
-        raise ModelError(f"{path}: uses operators of the domain {domain!r}; only standard ONNX operators are allowed; export it without them")
+        raise ModelError(
+            f"{path}: uses operators of the domain {domain!r}; only standard ONNX operators are allowed; export it without them"
+        )
 
 
 def check_onnx(path: Path, data: bytes) -> None:
@@ -119,7 +121,9 @@ def check_onnx(path: Path, data: bytes) -> None:
                 for domain in _parts(value, 1):
                     _check_domain(domain, path)
             elif number in (20, 25):
-                raise ModelError(f"{path}: defines functions or training steps of its own, which are refused; export plain inference")
+                raise ModelError(
+                    f"{path}: defines functions or training steps of its own, which are refused; export plain inference"
+                )
             elif number == 7:
                 graphs += 1
                 _check_graph(value, path, 0)

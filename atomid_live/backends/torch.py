@@ -33,7 +33,7 @@ class TorchNetwork:
             network.load_state_dict(state)
         except RuntimeError as error:
             raise ModelError(f"{engine.folder / WEIGHTS}: does not fit the network of its card: {error}") from error
-        self._network = Shipped(network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = Shipped(network).eval().to(memory_format=torch.channels_last)
         self._name, self._stride = f"torch:{engine.name}", engine.stride
 
     @property

@@ -83,7 +83,7 @@ def padded(image: Image, multiple: int = SIDE_MULTIPLE) -> Image:
 
 
 def map_peaks(maps: Maps, shape: tuple[int, int], sigma_px: float) -> tuple[FloatArray, FloatArray]:
-    """Peaks of a confidence map as positions (N, 2) in pixels of the image of `shape`, and their heights (N,), highest first."""
+    """Peaks of a confidence map, highest first: positions (N, 2) in pixels of the image of `shape`, and heights (N,)."""
     stride = maps.stride
     inner = np.ascontiguousarray(maps.confidence[: -(-shape[0] // stride), : -(-shape[1] // stride)])
     yx, height = find_peaks(inner, FLOOR, RADIUS_SIGMA * sigma_px / stride)

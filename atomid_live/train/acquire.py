@@ -122,8 +122,8 @@ def acquire(rng: np.random.Generator, scene: Scene, shape: tuple[int, int], sigm
 
     Notes
     -----
-    The dose is set through the detectability d' of the brightest kind, log-uniform in 1.8 to 40 (3 to 40 without a lattice): with background b (in units
-    of the column height A, which in electrons is to be found) d'^2 = A pi sigma^2 / (1/2 + b).
+    The dose is set through the detectability d' of the brightest kind, log-uniform in 1.8 to 40 (3 to 40 without a lattice):
+    with background b (in units of the column height A, which in electrons is to be found) d'^2 = A pi sigma^2 / (1/2 + b).
     """
     ground = rng.uniform(0, 0.3) if rng.random() < 0.4 else _log_uniform(rng, 0.1, 4.0)
     detectable = _log_uniform(rng, 3.0 if scene.sparse else 1.8, 40.0)

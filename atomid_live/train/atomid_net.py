@@ -44,10 +44,8 @@ class AtomIdNet(nn.Module):
         self.lifts = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, 2) for w in reversed(widths[:-1]))
         self.decoders = nn.ModuleList(_double(2 * w, w) for w in reversed(widths[:-1]))
         self.head = nn.Conv2d(features, 1, 1)
-        self.branch = nn.Sequential(
-            nn.Conv2d(widths[-1], 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-            nn.Linear(32, 1),
-        )  # fmt: skip
+        squeeze = [nn.Conv2d(widths[-1], 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
+        self.branch = nn.Sequential(*squeeze, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the map (B, 1, rows, cols) and the mean spacing in px (B,) of images whose sides are multiples of 16."""
@@ -73,7 +71,9 @@ def pooled_peaks(heat_map: Tensor, threshold: float) -> tuple[NDArray[np.int64],
     return yx.numpy(), kept[yx[:, 0], yx[:, 1]].numpy()
 
 
-def box_suppression(yx: NDArray[np.int64], height: NDArray[np.float32], side: float, max_iou: float = MAX_IOU) -> NDArray[np.int64]:
+def box_suppression(
+    yx: NDArray[np.int64], height: NDArray[np.float32], side: float, max_iou: float = MAX_IOU
+) -> NDArray[np.int64]:
     """Greedy suppression of square boxes by intersection over union; return the indices kept, highest first."""
     left = list(np.argsort(-height, kind="stable"))
     kept: list[int] = []

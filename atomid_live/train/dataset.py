@@ -95,7 +95,7 @@ def _outside(points: NDArray[np.float64], box: Box | None) -> NDArray[np.float64
     if box is None:
         return points
     y, x = points.T
-    return points[(y < box[0] - 1) | (y > box[1]) | (x < box[2] - 1) | (x > box[3])]
+    return np.asarray(points[(y < box[0] - 1) | (y > box[1]) | (x < box[2] - 1) | (x > box[3])])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,7 +28,9 @@ def load_compact(checkpoint: Path, settings: TrainSettings) -> tuple[CompactUnet
     try:
         network.load_state_dict(state["network"])
     except (RuntimeError, KeyError) as error:
-        raise ModelError(f"{checkpoint}: holds no compact network of {settings.channels}, {settings.blocks} blocks: {error}") from error
+        raise ModelError(
+            f"{checkpoint}: holds no compact network of {settings.channels}, {settings.blocks} blocks: {error}"
+        ) from error
     return network.eval(), int(state["step"])
 
 
@@ -105,7 +107,11 @@ def write_engine(
     """
     folder.mkdir(parents=True, exist_ok=True)
     shipped = Shipped(network)
-    axes = {"confidence": {0: "batch", 2: "half_rows", 3: "half_cols"}, "spacing_px": {0: "batch"}, "column_sigma_px": {0: "batch"}}
+    axes = {
+        "confidence": {0: "batch", 2: "half_rows", 3: "half_cols"},
+        "spacing_px": {0: "batch"},
+        "column_sigma_px": {0: "batch"},
+    }
     write_onnx(shipped, folder / "model.onnx", axes)
     write_weights(network, folder / "weights.npz")
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".onnx", ".npz")]

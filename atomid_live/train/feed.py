@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from queue import Empty
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from queue import Empty
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,10 @@ _LATER = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Crops stacked along the first axis: image (B, side, side), heat and weight (B, side/2, side/2), spacing and column width (B, 2) in px."""
+    """Crops stacked along the first axis.
+
+    image (B, side, side), heat and weight (B, side / 2, side / 2), mean spacing and column width in px (B, 2).
+    """
 
     image: Stack = field(repr=False)
     heat: Stack = field(repr=False)
@@ -59,7 +62,8 @@ def batches(recipe: Recipe, size: int, first: int, last: int, workers: int) -> I
     context = multiprocessing.get_context("spawn")
     queues = [context.Queue(_AHEAD) for _ in range(workers)]
     makers = [
-        context.Process(target=_work, args=(recipe, size, first + k, workers, last, queues[k]), daemon=True) for k in range(workers)
+        context.Process(target=_work, args=(recipe, size, first + k, workers, last, queues[k]), daemon=True)
+        for k in range(workers)
     ]
     for maker in makers:
         maker.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -116,7 +115,7 @@ class Run:
 
     def __init__(self, settings: TrainSettings) -> None:
         self.settings = settings
-        self.network = build(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = build(settings).to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), settings.rate, weight_decay=1e-4)
         self.step = 0
         self.seconds = 0.0
@@ -131,7 +130,7 @@ class Run:
         part = self.checkpoint.with_suffix(".part")
         state = {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
         torch.save(state | {"step": self.step, "seconds": self.seconds}, part)
-        os.replace(part, self.checkpoint)
+        part.replace(self.checkpoint)
 
     def load(self) -> bool:
         """Go on from the checkpoint if there is one."""
@@ -208,7 +207,12 @@ def _progress(total: int, done: int, quiet: bool) -> tuple[Any, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), disable=quiet
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        disable=quiet,
     )
     return bar, bar.add_task("crops", total=total, completed=done, note="")
 

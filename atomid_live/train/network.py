@@ -6,6 +6,7 @@ processor; additive skips, because concatenation costs 10-33 % there.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,7 +33,8 @@ def _level(inputs: int, outputs: int, blocks: int, stride: int = 1) -> nn.Sequen
 class CompactUnet(nn.Module):
     """UNet whose features live at a quarter of the resolution and whose map at half.
 
-    The 8-pixel kernel of the stem is centred on its 4x4 cell, so pixel (i, j) of the map lies at input pixel (2i + 0.5, 2j + 0.5).
+    The 8-pixel kernel of the stem is centred on its 4x4 cell, so pixel (i, j) of the map lies at input pixel
+    (2i + 0.5, 2j + 0.5).
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ class CompactUnet(nn.Module):
         super().__init__()
         first, last = channels[0], channels[-1]
         self.stem = nn.Sequential(nn.Conv2d(1, first, 8, 4, 2, bias=False), nn.BatchNorm2d(first, momentum=0.02), nn.ReLU(True))
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(pairwise(channels))
         self.top = _level(first, first, blocks)
         self.down = nn.ModuleList(_level(small, large, blocks, 2) for small, large in pairs)
         self.lift = nn.ModuleList(nn.Conv2d(large, small, 1, bias=False) for small, large in reversed(pairs))

@@ -17,7 +17,11 @@ _POOL_BITS = 22
 
 @njit(nogil=True, cache=True)
 def paint_columns(
-    image: Image, yx: NDArray[np.float64], height: NDArray[np.float64], quadratic: tuple[float, float, float], jitter: NDArray[np.float64]
+    image: Image,
+    yx: NDArray[np.float64],
+    height: NDArray[np.float64],
+    quadratic: tuple[float, float, float],
+    jitter: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Add Gaussian columns to `image` and return where the scan saw their centres.
 

@@ -90,7 +90,9 @@ def _distorted_trigonal(rng: np.random.Generator) -> tuple[Points, Points, Point
     quarter = np.array([[0, 0], [0.5, 0], [0, 0.5], [0.5, 0.5]])
     move = rng.uniform(-0.07, 0.07, (2, 2))
     metals = quarter + np.concatenate([move, -move])
-    light = np.concatenate([quarter + [1 / 6, 1 / 3], quarter + [1 / 3, 1 / 6]]) + rng.uniform(-0.03, 0.03, (8, 2))
+    light = np.concatenate([quarter + np.array([1 / 6, 1 / 3]), quarter + np.array([1 / 3, 1 / 6])]) + rng.uniform(
+        -0.03, 0.03, (8, 2)
+    )
     heavy, pale = rng.choice([_z(75), _z(42), _z(74)]), rng.choice([_z(16), _z(34)])
     weights = np.concatenate([np.full(4, heavy), np.full(8, pale)])
     vectors, _, _ = _angstrom(rng.uniform(6.2, 6.6), rng.uniform(6.2, 6.7), rng.uniform(117, 121), (0, 0, 1))
@@ -156,7 +158,7 @@ def _bend(yx: Points, side: float, rng: np.random.Generator) -> Points:
 
 def _on(mask: NDArray[np.float32], yx_px: Points) -> NDArray[np.bool_]:
     index = np.clip(np.rint(yx_px).astype(int), 0, np.array(mask.shape) - 1)
-    return mask[index[:, 0], index[:, 1]] > 0.5
+    return np.asarray(mask[index[:, 0], index[:, 1]] > 0.5)
 
 
 def _thin(yx: Points, weight: Points, rng: np.random.Generator) -> tuple[Points, Points, Points]:
@@ -185,7 +187,10 @@ def crystal_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: fl
         other = cell if rng.random() < 0.7 else draw(rng)
         yx2, weight2 = tile(other, side, angle + rng.choice([rng.uniform(0, np.pi), np.pi / 3, 0.0]), rng)
         keep, keep2 = _on(mask, yx * sigma_px), ~_on(mask, yx2 * sigma_px)
-        yx, weight = np.concatenate([yx[keep], yx2[keep2]]), np.concatenate([weight[keep], weight2[keep2] * rng.uniform(0.6, 1.2)])
+        yx, weight = (
+            np.concatenate([yx[keep], yx2[keep2]]),
+            np.concatenate([weight[keep], weight2[keep2] * rng.uniform(0.6, 1.2)]),
+        )
         backdrop += mask * rng.choice([0.0, rng.uniform(0, 2.0)])
         missing = missing[:0]
     elif kind < 0.34:

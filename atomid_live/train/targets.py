@@ -98,7 +98,8 @@ def draw_maps(
     """Return the target map and the weight of each of its pixels, both of shape `shape`.
 
     Map pixel i lies at input pixel ``stride * i + (stride - 1) / 2``. The target is the maximum over columns of
-    ``exp(-r^2 / 2 sigma^2)``, r in input pixels; the weight is 0 within `reach_ignored` of an ignored centre unless a wanted one is nearer.
+    ``exp(-r^2 / 2 sigma^2)``, r in input pixels; the weight is 0 within `reach_ignored` of an ignored centre unless a wanted
+    one is nearer.
     """
     rows, cols = shape
     heat = np.zeros((rows, cols), np.float32)

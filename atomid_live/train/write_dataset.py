@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,13 +17,13 @@ DATASET_SEED = 60_000_000
 def _sixteen_bit(example: Example) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
     """Grey values stretched over 16 bits; already rounded 8-bit frames keep their steps."""
     low, high = float(example.pixels.min()), float(example.pixels.max())
-    return np.rint((example.pixels - low) * (65535.0 / max(high - low, 1e-9))).astype(np.uint16)
+    return np.asarray(np.rint((example.pixels - low) * (65535.0 / max(high - low, 1e-9))), np.uint16)
 
 
 def _truth_lines(example: Example) -> str:
     lines = ["x_px,y_px,visible"]
     for points, visible in ((example.labels.wanted, 1), (example.labels.ignored, 0)):
-        lines += [f"{x:.3f},{y:.3f},{visible}" for y, x in points if 0 <= min(x, y) and max(x, y) <= len(example.pixels) - 1]
+        lines += [f"{x:.3f},{y:.3f},{visible}" for y, x in points if min(x, y) >= 0 and max(x, y) <= len(example.pixels) - 1]
     return "\n".join(lines) + "\n"
 
 
@@ -67,5 +66,5 @@ def simulate_dataset(out: Path, count: int, seed: int = DATASET_SEED, side_px: i
         frames.append({"frame": number, "column_sigma_px": round(example.sigma_px, 4), "lattice": not example.sparse})
     part = out / "dataset.json.part"
     part.write_text(json.dumps({"schema": 1, "recipe": asdict(recipe), "frames": frames}, indent=1), encoding="utf-8")
-    os.replace(part, out / "dataset.json")
+    part.replace(out / "dataset.json")
     return out

@@ -98,9 +98,8 @@ def _external(model: Any) -> None:
 
 
 def _local_function(model: Any) -> None:
-    model.functions.add().CopyFrom(
-        helper.make_function("local", "f", ["a"], ["b"], [helper.make_node("Identity", ["a"], ["b"])], [helper.make_opsetid("", 17)])
-    )
+    body = [helper.make_node("Identity", ["a"], ["b"])]
+    model.functions.add().CopyFrom(helper.make_function("local", "f", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
 
 
 def _external_in_branch(model: Any) -> None:

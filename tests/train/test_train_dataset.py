@@ -50,7 +50,7 @@ def test_columns_stand_where_the_labels_say(crops: list[Crop]) -> None:
         inner = crop.wanted[((crop.wanted > 6) & (crop.wanted < 249)).all(1)][:300]
         for dy in offsets:
             for dx in offsets:
-                stack[dy + 2, dx + 2] += map_coordinates(crop.image, (inner + (dy, dx)).T, order=1).sum()
+                stack[dy + 2, dx + 2] += map_coordinates(crop.image, (inner + np.array([dy, dx])).T, order=1).sum()
     curve_y, curve_x = stack[1:4, 2], stack[2, 1:4]
     for before, middle, after in (curve_y, curve_x):
         assert middle > max(before, after)

@@ -4,6 +4,7 @@ import csv
 import json
 import tomllib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     whole, halves = replace(TINY, out=tmp_path / "a"), replace(TINY, out=tmp_path / "b")
     train(whole, quiet=True)
 
-    class Unplugged(Exception):
+    class UnpluggedError(Exception):
         pass
 
     from atomid_live.train import fit
@@ -48,10 +49,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
         nonlocal taken
         taken += 1
         if taken == 8:
-            raise Unplugged
+            raise UnpluggedError
         return original(self, batch)  # type: ignore[arg-type]
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Unplugged):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UnpluggedError):
         patch.setattr(fit.Run, "learn", learn)
         train(halves, quiet=True)
     train(halves, quiet=True)
@@ -68,7 +69,7 @@ def test_rate_rises_stays_and_falls_to_zero() -> None:
     settings = replace(TINY, crops=40_000, batch=4, decay=0.3, rate=1e-3)
     rates = [rate_at(step, settings) for step in range(10_001)]
     assert rates[0] < 1e-5 and rates[300] == rates[7000] == pytest.approx(1e-3) and rates[-1] == pytest.approx(0, abs=1e-9)
-    assert all(a >= b for a, b in zip(rates[7000:], rates[7001:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[7000:]))
 
 
 def test_loss_is_zero_for_the_truth_and_blind_where_nothing_is_asked() -> None:
