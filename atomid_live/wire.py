@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from atomid_live import __version__, flags
 from atomid_live.errors import WireError
-from atomid_live.types import NAN, UNCALIBRATED, Frame, FrameMeta, Result
+from atomid_live.types import NAN, UNCALIBRATED, Frame, FrameMeta, Result, frozen
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PARTS = 16
@@ -107,10 +107,9 @@ def _pixels(header: Mapping[str, Any], shape: tuple[int, int], raw: bytes | memo
     if size != expected:
         raise WireError(f"pixel part holds {size} bytes; shape {list(shape)} of {kind} needs {expected}")
     pixels = np.frombuffer(raw, stored).reshape(shape)
-    if not stored.isnative:
+    if not (stored.isnative and pixels.flags.aligned):  # a message's buffer begins where it likes; compiled code does not
         pixels = pixels.astype(stored.newbyteorder("="))
-        pixels.flags.writeable = False
-    return pixels
+    return frozen(pixels)
 
 
 def _pixel_size(extra: Mapping[str, Any]) -> tuple[float, float]:

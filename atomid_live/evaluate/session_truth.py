@@ -104,7 +104,7 @@ def _drift(pairs: _Pairs) -> tuple[int, int, int, float]:
 
 def _strain(pairs: _Pairs) -> tuple[float, float]:
     """Return slope and rms difference of the frame means of hydrostatic strain, the reference's own strain taken off."""
-    told = [(t["hydrostatic"], f["strain"]["hydrostatic"]["mean"]) for f, t in pairs if f["strain"]["valid"]]
+    told = [(t["hydrostatic"], f["strain"]["columns_method"]["hydrostatic"]["mean"]) for f, t in pairs if f["strain"]["valid"]]
     pairs_array = np.array([(a, m) for a, m in told if m is not None])
     if len(pairs_array) < 3:
         return NAN, NAN
