@@ -27,6 +27,7 @@ AMPLITUDE_PART = 0.2
 FAINTEST_PART = 0.12
 CLEAN_FRACTION = 0.1
 LOW_Z, HIGH_Z = 2.6, 4.5
+LOW_PART, HIGH_PART = 0.4, 0.8
 SUPPORT_SPACINGS, SUPPORTERS = 1.7, 2
 
 
@@ -76,13 +77,14 @@ def automatic_threshold(height: FloatArray, noise: float, scale: Scale) -> tuple
     """Band-pass heights from which a candidate counts: in company, and alone.
 
     In a lattice, a fifth of the bright columns' height and no less than 2.6 standard deviations of the noise; alone, 4.5.
+    Where columns hardly rise above that, parts of their height take over, since lattice sites are likely places.
     Without a lattice, the significance at which the frame's own noise tail has ended.
     """
     if scale.kind != "lattice":
         return scale.tail * noise, scale.tail * noise
     tall = float(np.percentile(height, 90)) if len(height) else 0.0
-    low = max(AMPLITUDE_PART * tall, LOW_Z * noise)
-    return low, max(low, HIGH_Z * noise)
+    low = max(AMPLITUDE_PART * tall, min(LOW_Z * noise, LOW_PART * tall))
+    return low, max(low, min(HIGH_Z * noise, HIGH_PART * tall))
 
 
 def candidates(image: Image, column_sigma_px: float, scale: Scale, threshold: float | None) -> tuple[FloatArray, FloatArray]:

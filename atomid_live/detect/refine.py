@@ -106,7 +106,9 @@ def _sums(g: Image, u: Image, first: int, last: int, out: FloatArray) -> None:
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _errors(patch: Image, box: tuple[int, int, int, int], gy: Image, dy: Image, gx: Image, dx: Image, fit: FloatArray, out: FloatArray) -> None:
+def _errors(
+    patch: Image, box: tuple[int, int, int, int], gy: Image, dy: Image, gx: Image, dx: Image, fit: FloatArray, out: FloatArray
+) -> None:
     """Residual sum of squares, and the same weighted by the squared derivative along y and along x."""
     top, bottom, left, right = box
     amplitude, background = np.float32(fit[0]), np.float32(fit[1])
@@ -116,13 +118,13 @@ def _errors(patch: Image, box: tuple[int, int, int, int], gy: Image, dy: Image, 
     for k in range(top, bottom):
         a = amplitude * gy[k]
         plain = weighted = bent = np.float32(0.0)
-        for l in range(left, right):
-            e = patch[k, l] - background - a * gx[l]
+        for j in range(left, right):
+            e = patch[k, j] - background - a * gx[j]
             e2 = e * e
-            g2 = gx[l] * gx[l]
+            g2 = gx[j] * gx[j]
             plain += e2
             weighted += e2 * g2
-            bent += e2 * g2 * dx[l] * dx[l]
+            bent += e2 * g2 * dx[j] * dx[j]
         w = gy[k] * gy[k]
         square += plain
         along_y += weighted * w * dy[k] * dy[k]
@@ -131,27 +133,43 @@ def _errors(patch: Image, box: tuple[int, int, int, int], gy: Image, dy: Image, 
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _cut(image: Image, model: Image, corner: tuple[int, int], box: tuple[int, int, int, int], height: float, gy: Image, gx: Image, patch: Image) -> None:
+def _cut(
+    image: Image,
+    model: Image,
+    corner: tuple[int, int],
+    box: tuple[int, int, int, int],
+    height: float,
+    gy: Image,
+    gx: Image,
+    patch: Image,
+) -> None:
     """Copy a window; with a height above zero, minus the model but for the column's own part."""
     top, bottom, left, right = box
     for k in range(top, bottom):
         r = corner[0] + k
         if height > 0.0:
             a = np.float32(height) * gy[k]
-            for l in range(left, right):
-                patch[k, l] = image[r, corner[1] + l] - model[r, corner[1] + l] + a * gx[l]
+            for j in range(left, right):
+                patch[k, j] = image[r, corner[1] + j] - model[r, corner[1] + j] + a * gx[j]
         else:
-            for l in range(left, right):
-                patch[k, l] = image[r, corner[1] + l] - model[r, corner[1] + l]
+            for j in range(left, right):
+                patch[k, j] = image[r, corner[1] + j] - model[r, corner[1] + j]
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _fit(image: Image, model: Image, start: FloatArray, held: FloatArray, sigma: float, reach: float, steps: int, out: FloatArray) -> None:
+def _fit(
+    image: Image, model: Image, start: FloatArray, held: FloatArray, sigma: float, reach: float, steps: int, out: FloatArray
+) -> None:
     """Fit each column; rows of `out`: y, x, A, b, pixel noise, var_y, var_x, ok, edge. `held`: y, x, A rendered in `model`."""
     rows, cols = image.shape
     half = int(reach * sigma + 0.5)
     side = 2 * half + 1
-    gy, gx, dy, dx = np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side, np.float32)
+    gy, gx, dy, dx = (
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+    )
     line, bent = np.empty(side, np.float32), np.empty(side, np.float32)
     patch = np.empty((side, side), np.float32)
     m, v, sy, sx, rest = np.empty((4, 4)), np.empty(4), np.empty(5), np.empty(5), np.empty(3)
@@ -170,9 +188,9 @@ def _fit(image: Image, model: Image, start: FloatArray, held: FloatArray, sigma:
         total = 0.0
         for k in range(top, bottom):
             part = np.float32(0.0)
-            for l in range(left, right):
-                part += patch[k, l]
-            total += part
+            for j in range(left, right):
+                part += patch[k, j]
+            total += float(part)
         for _step in range(steps):
             if not ok:
                 break
@@ -180,19 +198,19 @@ def _fit(image: Image, model: Image, start: FloatArray, held: FloatArray, sigma:
             _profile(x, c0, sigma, gx, dx)
             _sums(gy, dy, top, bottom, sy)
             _sums(gx, dx, left, right, sx)
-            for l in range(left, right):
-                line[l] = bent[l] = np.float32(0.0)
+            for j in range(left, right):
+                line[j] = bent[j] = np.float32(0.0)
             for k in range(top, bottom):
                 w = gy[k]
                 wh = w * dy[k]
-                for l in range(left, right):
-                    line[l] += w * patch[k, l]
-                    bent[l] += wh * patch[k, l]
+                for j in range(left, right):
+                    line[j] += w * patch[k, j]
+                    bent[j] += wh * patch[k, j]
             tg = tgy = tgx = np.float32(0.0)
-            for l in range(left, right):
-                tg += gx[l] * line[l]
-                tgx += gx[l] * dx[l] * line[l]
-                tgy += gx[l] * bent[l]
+            for j in range(left, right):
+                tg += gx[j] * line[j]
+                tgx += gx[j] * dx[j] * line[j]
+                tgy += gx[j] * bent[j]
             m[0, 0], m[1, 1] = sy[2] * sx[2], high * wide
             m[2, 2], m[3, 3] = sy[4] * sx[2], sy[2] * sx[4]
             m[1, 0], m[2, 0], m[3, 0] = sy[0] * sx[0], sy[3] * sx[2], sy[2] * sx[3]
@@ -222,7 +240,7 @@ def _fit(image: Image, model: Image, start: FloatArray, held: FloatArray, sigma:
 def _render(columns: FloatArray, sigma: float, model: Image) -> None:
     """Add every column (y, x, A) to `model`."""
     rows, cols = model.shape
-    half = int(ceil(MODEL_SIGMA * sigma))
+    half = ceil(MODEL_SIGMA * sigma)
     gx = np.empty(2 * half + 1, np.float32)
     inverse = 1.0 / sigma
     for n in range(len(columns)):
@@ -245,7 +263,12 @@ def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -
     rows, cols = image.shape
     half = int(WINDOW_SIGMA * sigma + 0.5)
     side = 2 * half + 1
-    gy, gx, dy, dx = np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side, np.float32)
+    gy, gx, dy, dx = (
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+    )
     upper, lower = 0.0, 0.0
     for n in range(len(columns)):
         y, x, a = columns[n, 0], columns[n, 1], columns[n, 2]
@@ -256,12 +279,12 @@ def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -
         _profile(x, c0 - half, sigma, gx, dx)
         s1 = sg = sgg = sq = sgq = sqq = te = tge = tqe = 0.0
         for k in range(side):
-            for l in range(side):
-                square = dy[k] * dy[k] + dx[l] * dx[l]
+            for j in range(side):
+                square = dy[k] * dy[k] + dx[j] * dx[j]
                 if square <= WINDOW_SIGMA * WINDOW_SIGMA:
-                    g = gy[k] * gx[l]
+                    g = gy[k] * gx[j]
                     q = g * square
-                    e = image[r0 - half + k, c0 - half + l] - model[r0 - half + k, c0 - half + l]
+                    e = image[r0 - half + k, c0 - half + j] - model[r0 - half + k, c0 - half + j]
                     s1 += 1.0
                     sg += g
                     sgg += g * g
@@ -285,7 +308,9 @@ def _strongest(columns: FloatArray, count: int = 400) -> FloatArray:
     return columns[np.argpartition(-columns[:, 2], count)[:count]]
 
 
-def refine(image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool = True, subtract: bool = True) -> Refined:
+def refine(
+    image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool = True, subtract: bool = True
+) -> Refined:
     """Fit every column on the raw pixels.
 
     Parameters

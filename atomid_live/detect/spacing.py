@@ -30,7 +30,7 @@ SPARSE_Z = 5.0
 SPARSE_EVIDENCE = 14.0
 SURE_EVIDENCE, SURE_PART = 25.0, 0.86
 NOISY_LATTICE = 0.85
-SIGMA_PER_PLANE = 0.16
+SIGMA_PER_PLANE, LEAST_PER_PLANE = 0.2, 0.16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def sparse_noise(response: Image, contrast: Image, column_sigma_px: float) -> fl
     Where most pixels hold no electron, the median deviation alone would be nought.
     """
     white = sqrt(kernel_sums(column_sigma_px)[0]) * float(contrast.std())
-    return max(spread(response), white, 1e-9)
+    return float(max(spread(response), white, 1e-9))
 
 
 def tail_threshold(image: Image, column_sigma_px: float, z: float = SPARSE_Z) -> float:
@@ -97,7 +97,7 @@ def tail_threshold(image: Image, column_sigma_px: float, z: float = SPARSE_Z) ->
     excess = (float(np.mean(some**4)) / variance**2 - 3.0) * four / two**2
     skew, excess = min(max(skew, 0.0), 2.0), min(max(excess, 0.0), 6.0)
     shift = skew * (z**2 - 1) / 6 + excess * (z**3 - 3 * z) / 24 - skew**2 * (2 * z**3 - 5 * z) / 36
-    return z + max(shift, 0.0)
+    return float(z + max(shift, 0.0))
 
 
 def nearest_px(yx: FloatArray | IntArray) -> float:
@@ -179,7 +179,9 @@ def _lattice_scale(pixels: Image, spectrum: Spectrum, reduction: float) -> Scale
             break
     noisy, plane = spectrum.noise_fraction(sigma * reduction), spectrum.plane_px / reduction
     # the noisier the frame, the more the plane distance has a say
-    sigma = max(sigma, sigma ** (1.0 - noisy) * (SIGMA_PER_PLANE * plane) ** noisy, SMALLEST_SIGMA_PX)
+    pulled = sigma ** (1.0 - noisy) * (SIGMA_PER_PLANE * plane) ** noisy
+    least = LEAST_PER_PLANE * plane if noisy > 0.3 else 0.0
+    sigma = max(sigma, pulled, least, SMALLEST_SIGMA_PX)
     return Scale(sigma, spacing, float(spectrum.spot_ratio.max()), "lattice", noisy, plane)
 
 

@@ -61,7 +61,9 @@ def mean_spacing(yx: FloatArray) -> float:
     return float(np.mean(cKDTree(yx).query(yx, k=2)[0][:, 1]))
 
 
-def eligible(yx: FloatArray, frame_size_xy: tuple[float, float] | None, border_px: float, masks: tuple[Mask, ...]) -> NDArray[np.bool_]:
+def eligible(
+    yx: FloatArray, frame_size_xy: tuple[float, float] | None, border_px: float, masks: tuple[Mask, ...]
+) -> NDArray[np.bool_]:
     """Points at least `border_px` inside the frame and outside every mask (x0, x1, y0, y1).
 
     Parameters
@@ -151,7 +153,7 @@ def without_dont_care(predicted: FloatArray, truth: FloatArray, dont_care: Float
         return predicted
     near = cKDTree(dont_care).query(predicted)[0] <= radius_px
     near[match(predicted, truth, radius_px)[0]] = False
-    return predicted[~near]
+    return np.asarray(predicted[~near])
 
 
 def chance(predicted: FloatArray, truth: FloatArray, spacing_px: float, radius_px: float, seed: int = 0) -> float:
