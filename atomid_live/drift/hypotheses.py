@@ -92,12 +92,12 @@ class Histories:
     @property
     def velocity_yx(self) -> FloatArray:
         """Velocity of the best history."""
-        return self._velocity[0]
+        return np.asarray(self._velocity[0], float)
 
     @property
     def place_yx(self) -> FloatArray:
         """Place of the best history where it was last seen."""
-        return self._place[0]
+        return np.asarray(self._place[0], float)
 
     def total_of(self, place_yx: FloatArray) -> FloatArray:
         """Total of a place under the best history."""
@@ -125,13 +125,14 @@ class Histories:
 
     def predicted(self) -> tuple[FloatArray, float]:
         """Where the best history expects the specimen, and the standard deviation per component."""
-        return self._place[0] + self._velocity[0] * self._elapsed_s, math.sqrt(self._spread(np.array([0.0, 0.0]))[0])
+        spread = self._spread(np.zeros(2))
+        return self._place[0] + self._velocity[0] * self._elapsed_s, math.sqrt(float(spread[0]))
 
     def _spread(self, noise_variance: FloatArray) -> FloatArray:
         """Variance of the innovation per component, no less than lately seen."""
         seen = float(np.mean(self._innovations)) if len(self._innovations) >= 3 else 0.0
         stamp = self._velocity[0] ** 2 * self._time_variance_s2
-        return np.maximum(self._cov[0, 0] + noise_variance + stamp, seen)
+        return np.asarray(np.maximum(self._cov[0, 0] + noise_variance + stamp, seen), float)
 
     def covering(self, evidence: Evidence, periods: Periods | None) -> Evidence:
         """Evidence with a candidate for every history: what lies outside the reach stays possible, only without evidence.

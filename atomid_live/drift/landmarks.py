@@ -33,6 +33,8 @@ MOST_REAL = 0.9999
 FORGET = 0.9
 LEAST_NOISE = 0.6
 CONVINCING_NATS = 12.0
+PATCH_CELLS = 0.7
+PATCH_WITHOUT_CELL = 8.0
 MAD = 1.4826
 
 
@@ -137,11 +139,11 @@ def find_landmarks(mean: Image, count: Image, periods: Periods | None) -> Landma
     """Landmarks of a reference; without a lattice its own extremes."""
     most = MOST_AT_FIRST if float(count.mean()) < FEW_FRAMES else MOST_LANDMARKS
     if periods is None:
-        return _extremes_of(mean, mean, np.sqrt(count), None, most)
+        return _extremes_of(mean, mean, np.sqrt(count).astype(np.float32), None, most)
     star = periods.star()
     # noise of the mean falls with the number of frames, so heights times sqrt(count) compare places of different age
     residual = lattice_residual(mean, star)
-    sharpness = np.sqrt(count) / _relative_noise(mean - residual, residual * np.sqrt(count))
+    sharpness = (np.sqrt(count) / _relative_noise(mean - residual, residual * np.sqrt(count))).astype(np.float32)
     return _extremes_of(residual, mean, sharpness, star, most)
 
 
@@ -167,6 +169,7 @@ def _relative_noise(perfect: Image, weighted: Image) -> Image:
 def _extremes_of(residual: Image, mean: Image, sharpness: Image, star: FloatArray | None, most: int) -> Landmarks:
     """Strongest extremes of the residual, whose noise is 1 / sharpness up to a common factor."""
     z_map = residual * sharpness
+    apart = PATCH_CELLS * float(np.hypot(*star.T).min()) if star is not None else PATCH_WITHOUT_CELL
     noise = _robust_sigma(z_map[z_map != 0][::7].astype(float))
     if not noise > 0:
         return Landmarks()
@@ -180,7 +183,8 @@ def _extremes_of(residual: Image, mean: Image, sharpness: Image, star: FloatArra
         return Landmarks()
     z = height * sharpness[places[:, 0], places[:, 1]] / noise
     height = shrink(z) * (height / z)
-    strongest = np.argsort(-np.abs(shrink(z)), kind="stable")[:most]
+    order = np.argsort(-np.abs(shrink(z)), kind="stable")
+    strongest = order[_one_per_patch(places[order], apart)][:most]
     return Landmarks(places[strongest].astype(float), height[strongest])
 
 
@@ -191,6 +195,13 @@ class Query:
     image: Image = field(repr=False)
     trust: Trust
     reach: int = 3
+
+
+def _one_per_patch(places: NDArray[np.int64], apart: float) -> NDArray[np.int64]:
+    """Indices of the first place in each square patch, in order: one bright atom must not count as many landmarks."""
+    patch = np.floor(places / apart).astype(np.int64)
+    _, first = np.unique(patch[:, 0] * 100003 + patch[:, 1], return_index=True)
+    return np.sort(first)
 
 
 def lattice_evidence(landmarks: Landmarks, query: Query, fine_yx: tuple[float, float], periods: Periods) -> Evidence:
@@ -207,7 +218,8 @@ def lattice_evidence(landmarks: Landmarks, query: Query, fine_yx: tuple[float, f
     size = 2 * reach + 1
 
     def moved(i: int, j: int) -> FloatArray:
-        return values[:, 1 + i : 1 + i + size, 1 + j : 1 + j + size]
+        part: FloatArray = values[:, 1 + i : 1 + i + size, 1 + j : 1 + j + size]
+        return part
 
     around = moved(1, 0) + moved(-1, 0) + moved(0, 1) + moved(0, -1) + moved(*third) + moved(-third[0], -third[1])
     difference = (moved(0, 0) - around / 6).reshape(len(landmarks), -1)

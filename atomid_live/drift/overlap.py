@@ -49,7 +49,7 @@ def _row_sums(
         rj += r * value
         gy2 += gy * gy
         gx2 += gx * gx
-    return yy, xx, yx, yd, xd, rr, jj, rj, gy2, gx2
+    return float(yy), float(xx), float(yx), float(yd), float(xd), float(rr), float(jj), float(rj), float(gy2), float(gx2)
 
 
 @njit(nogil=True, cache=True)

@@ -188,7 +188,7 @@ def _primitive(
 
 def _height(values: FloatArray, reach: int, lag: FloatArray) -> float:
     """Height of a local maximum at a lag; -1 where the nearest maximum lies elsewhere or in the central peak."""
-    y, x = climb(values, *(int(v) + reach for v in np.round(lag)), steps=3)
+    y, x = climb(values, round(lag[0]) + reach, round(lag[1]) + reach, steps=3)
     if not (0 < y < 2 * reach and 0 < x < 2 * reach) or math.hypot(y - reach - lag[0], x - reach - lag[1]) > 1.6:
         return -1.0
     return float(values[y, x])
@@ -205,7 +205,7 @@ def _fitted(values: FloatArray, reach: int, basis: tuple[FloatArray, FloatArray]
                 lag = np.array([i, j]) @ matrix
                 if (i, j) == (0, 0) or np.abs(lag).max() > reach - 3:
                     continue
-                y, x = climb(values, *(int(v) + reach for v in np.round(lag)), steps=2)
+                y, x = climb(values, round(lag[0]) + reach, round(lag[1]) + reach, steps=2)
                 if not (0 < y < 2 * reach and 0 < x < 2 * reach):
                     continue
                 low += values[y, x] < HARMONIC_SHARE * top

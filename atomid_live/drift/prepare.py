@@ -14,6 +14,17 @@ from atomid_live.drift.overlap import Image
 
 WORKING_SIZE = 512
 LEAST_SIZE = 48
+OUTLIER_SIGMAS = 5.0
+
+
+def clip_outliers(image: Image, sigmas: float) -> None:
+    """Bound the image, in place, to some robust standard deviations about zero.
+
+    One bright adatom may hop; unbounded it would outweigh the whole lattice.
+    """
+    limit = np.float32(sigmas * 1.4826 * float(np.median(np.abs(image[::7, ::7]))))
+    if limit > 0:
+        np.clip(image, -limit, limit, out=image)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +86,7 @@ class Preparer:
             binned = self._binned(full)
         smooth = cv2.GaussianBlur(binned, (0, 0), self.smooth_px)
         image = np.subtract(smooth, cv2.boxFilter(binned, -1, (self.flatten_px, self.flatten_px)), out=smooth)
+        clip_outliers(image, OUTLIER_SIGMAS)
         flat = image.ravel()
         spread = math.sqrt(float(np.dot(flat, flat)) / flat.size)
         level = abs(float(flat[0])) + abs(float(binned.max()))

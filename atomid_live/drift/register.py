@@ -6,7 +6,7 @@ Convention everywhere: a feature at p in the reference is found at p + shift in 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray

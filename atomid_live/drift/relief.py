@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from atomid_live.drift.overlap import Image, accumulate
+from atomid_live.drift.prepare import clip_outliers
 
 FloatArray = NDArray[np.float64]
 
@@ -23,11 +24,12 @@ SHADING_PIXELS = 24
 CAUTION = 0.5
 MOST_FRAMES = 16
 STRIDE = 3
+OUTLIER_SIGMAS = 3.0
 SHADING_WIDTH = 6.0
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _differences(reference: Image, image: Image, dy: float, dx: float, stride: int) -> tuple[float, float, float, float, float]:
+def _differences(reference: Image, image: Image, dy: float, dx: float, stride: int) -> tuple[float, float, float, float]:
     """Number, mean square difference about its mean, and both images' variances over the overlap."""
     iy, ix = math.floor(dy), math.floor(dx)
     fy, fx = np.float32(dy - iy), np.float32(dx - ix)
@@ -51,16 +53,16 @@ def _differences(reference: Image, image: Image, dy: float, dx: float, stride: i
             srr += r * r
             sj += j
             sjj += j * j
-        d1, d2, r1, r2, j1, j2 = d1 + sd, d2 + sdd, r1 + sr, r2 + srr, j1 + sj, j2 + sjj
+        d1, d2, r1 = d1 + float(sd), d2 + float(sdd), r1 + float(sr)
+        r2, j1, j2 = r2 + float(srr), j1 + float(sj), j2 + float(sjj)
         number += max(x1 - x0, 0)
     if number < 10:
-        return 0.0, 0.0, 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0
     return (
         float(number),
         d2 / number - (d1 / number) ** 2,
         r2 / number - (r1 / number) ** 2,
         j2 / number - (j1 / number) ** 2,
-        d1 / number,
     )
 
 
@@ -89,6 +91,7 @@ class Relief:
             cv2.GaussianBlur(tiny, (0, 0), SHADING_PIXELS / SHADING_WIDTH), size, interpolation=cv2.INTER_LINEAR
         )
         answer: Image = np.subtract(smooth, shading, out=smooth if self._factor > 1 else None)
+        clip_outliers(answer, OUTLIER_SIGMAS)
         return answer
 
     def begin(self, relief: Image) -> None:
@@ -125,7 +128,7 @@ class Relief:
         # a Gaussian of width s averages over 4 pi s^2 pixels
         independent = STRIDE / (4 * math.pi * self._smooth**2)
         for k, (dy, dx) in enumerate(shifts_yx / self._factor):
-            number, difference, mine, theirs, _ = _differences(self._mean, relief, float(dy), float(dx), STRIDE)
+            number, difference, mine, theirs = _differences(self._mean, relief, float(dy), float(dx), STRIDE)
             if difference > 0 and mine + theirs > 0:
                 answer[k] = -0.5 * CAUTION * number * independent * math.log(difference / (mine + theirs))
         return answer

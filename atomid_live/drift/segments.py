@@ -81,7 +81,8 @@ class SegmentKeeper:
 
     def _difference(self, before: _View, now: _View) -> str:
         if before.shape != now.shape:
-            return f"size changed from {before.shape[1]} x {before.shape[0]} to {now.shape[1]} x {now.shape[0]} px (width x height)"
+            (rows, cols), (new_rows, new_cols) = before.shape, now.shape
+            return f"size changed from {cols} x {rows} to {new_cols} x {new_rows} px (width x height)"
         if before.display_scaled != now.display_scaled:
             words = ("counts", "grey values made for the eye")
             return f"scale changed from {words[before.display_scaled]} to {words[now.display_scaled]}"
@@ -95,7 +96,8 @@ class SegmentKeeper:
                 f"pixel size changed from {_size_words(before.pixel_size_yx_nm)} to {_size_words(now.pixel_size_yx_nm)} (x x y)"
             )
         if _rotation_between(before.rotation_rad, now.rotation_rad) > ROTATION_TOLERANCE_RAD:
-            return f"scan rotation changed from {math.degrees(before.rotation_rad):.2f} to {math.degrees(now.rotation_rad):.2f} degrees"
+            old, new = math.degrees(before.rotation_rad), math.degrees(now.rotation_rad)
+            return f"scan rotation changed from {old:.2f} to {new:.2f} degrees"
         if before.detector != now.detector:
             return f"detector changed from {before.detector or 'unnamed'} to {now.detector or 'unnamed'}"
         gap_s = now.time_s - before.time_s

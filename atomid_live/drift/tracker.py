@@ -44,6 +44,8 @@ LAG_ERROR = 0.01
 LEAST_VARIANCE = 1e-4
 USUAL_VELOCITY_NM_S = 0.05
 CANDIDATES_SHOWN = 6
+LEAST_SHARED = 0.15
+RULED_OUT = -1e4
 
 
 @dataclass(slots=True)
@@ -250,7 +252,7 @@ class DriftTracker:
         weighed, evidence, both = None, None, None
         for reach in (self._reach(), WIDE_REACH):
             evidence = self._histories.covering(self._evidence(moment, fine, shifts, reach), self._reference.periods)
-            both = evidence.plus(self._relief.nats(moment.relief, evidence.shift_yx))
+            both = evidence.plus(self._relief.nats(moment.relief, evidence.shift_yx) + _outside(moment.image, evidence))
             weighed = self._histories.weigh(both, noise, self._trust.real)
             if self._reference.periods is None or not self._missing(evidence):
                 break
@@ -504,3 +506,9 @@ class DriftTracker:
             flags=estimate.flags,
             note=estimate.note,
         )
+
+
+def _outside(image: Image, evidence: Evidence) -> FloatArray:
+    """Nats that rule out shifts at which image and reference share too little to have been measured."""
+    share = np.prod(np.maximum(1 - np.abs(evidence.shift_yx) / np.array(image.shape), 0), axis=1)
+    return np.where(share < LEAST_SHARED, RULED_OUT, 0.0)
