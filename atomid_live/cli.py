@@ -337,6 +337,25 @@ def bench(*, shared: Shared = Shared(), frames: int = 24, size: int = 1024) -> i
 
 
 @app.command
+def acceptance(*, shared: Shared = Shared(), seeds: int = 5, frames: int = 40, size: int = 1024) -> int:
+    """Run simulated sessions with known truth through the whole program on this PC, and print how they came out.
+
+    Parameters
+    ----------
+    seeds
+        How many sessions.
+    frames
+        Frames in each.
+    size
+        Side of a frame in pixels.
+    """
+    prepared = _prepared(shared)
+    from atomid_live.acceptance import run_acceptance
+
+    return run_acceptance(prepared, seeds, frames, size)
+
+
+@app.command
 def doctor(folder: Path | None = None, /, *, shared: Shared = Shared()) -> int:
     """Look over this PC: versions, processors, model, disk, folder and clock; says what to do about each problem.
 

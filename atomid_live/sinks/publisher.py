@@ -24,7 +24,7 @@ class Publisher:
         if not address.startswith(("tcp://127.0.0.1:", "tcp://localhost:", "ipc://", "inproc://")):
             raise UsageError(f"--publish {address}: results are published on this machine only, e.g. tcp://127.0.0.1:5556")
         self.session = uuid.uuid4().hex
-        self._socket = zmq.Context.instance().socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.SNDHWM, 4)
         try:
@@ -36,7 +36,7 @@ class Publisher:
     @property
     def endpoint(self) -> str:
         """Address actually bound (tells the port when it was chosen by the system)."""
-        return self._socket.get(zmq.LAST_ENDPOINT).decode()
+        return self._socket.get_string(zmq.LAST_ENDPOINT)
 
     def write(self, frame: Frame, result: Result) -> None:
         """Send one result without waiting."""
