@@ -16,12 +16,12 @@ from atomid_live.lattice.grid import Bins
 from atomid_live.types import FloatArray
 
 BINS_PER_SPACING = 10
-SMOOTH_SPACINGS = 0.1
+SMOOTH_SPACINGS = (0.1, 0.18)
 REACHES_SPACINGS = (4.6, 8.0)
 SOURCES = (1600, 1000)
 TOP_FRACTION = 0.75
 CLOSURE_FRACTION = 0.5
-LEAST_HEIGHT = 0.25
+LEAST_HEIGHT = 0.18
 LEAST_SINE = 0.3
 CANDIDATES = 40
 
@@ -107,15 +107,18 @@ class PairDensity:
         return float(self.height[i - 1 : i + 2, j - 1 : j + 2].max())
 
 
-def pair_density(yx_px: FloatArray, bins: Bins, spacing_px: float, wide: bool = False) -> PairDensity:
-    """Histogram of pair differences out to 4.6 (wide: 8) spacings, from at most 1600 (1000) columns spread over the frame."""
+def pair_density(yx_px: FloatArray, bins: Bins, spacing_px: float, wide: bool = False, soft: bool = False) -> PairDensity:
+    """Histogram of pair differences out to 4.6 (wide: 8) spacings, from at most 1600 (1000) columns spread over the frame.
+
+    Soft, it forgives position errors of a fifth of the spacing; sharp, it tells a distorted cell from its parent's smaller one.
+    """
     bin_px = spacing_px / BINS_PER_SPACING
     reach = REACHES_SPACINGS[wide] * spacing_px
     stride = -(-len(yx_px) // SOURCES[wide])
     raw, sources = _pair_histogram(
         yx_px, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols, stride, bin_px, reach
     )
-    smooth = _smooth(raw + raw[::-1, ::-1], SMOOTH_SPACINGS * BINS_PER_SPACING)
+    smooth = _smooth(raw + raw[::-1, ::-1], SMOOTH_SPACINGS[soft] * BINS_PER_SPACING)
     half = smooth.shape[0] // 2
     span = np.maximum(yx_px.max(axis=0) - yx_px.min(axis=0), spacing_px)
     away = np.abs(np.arange(-half, half + 1)) * bin_px
@@ -207,8 +210,8 @@ def find_basis(yx_px: FloatArray, bins: Bins, spacing_px: float, below_px: float
     Basis or None
         Accurate to about a tenth of a bin (1 % of the spacing); None when no two closing translations stand out.
     """
-    for wide in (False, True):
-        basis = _best_pair(pair_density(yx_px, bins, spacing_px, wide), spacing_px, below_px)
+    for wide, soft in ((False, False), (False, True), (True, False), (True, True)):
+        basis = _best_pair(pair_density(yx_px, bins, spacing_px, wide, soft), spacing_px, below_px)
         if basis is not None:
             return basis
     return None

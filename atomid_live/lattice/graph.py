@@ -9,8 +9,8 @@ from atomid_live.lattice.basis import Basis
 from atomid_live.lattice.grid import Bins
 from atomid_live.types import FloatArray, IntArray
 
-TOLERANCE_OF_A = 0.15
-TOLERANCE_OF_SPACING = 0.3
+TOLERANCE_OF_A = 0.2
+TOLERANCE_OF_SPACING = 0.35
 REFINING = 1500
 PLACE_REACH_OF_B = 1.2
 STEPS = np.array([[1, 0], [0, 1], [1, 1]], np.int64)

@@ -16,6 +16,7 @@ from atomid_live.lattice.sites import MAX_TABLE, fit_lattice
 from atomid_live.types import Detections, FloatArray, IntArray, Lattice
 
 LEAST_COLUMNS = 12
+FEW_COLUMNS, FEW_INDEXED, FEW_RESIDUAL = 60, 0.7, 0.15
 SPACING_COLUMNS = 800
 LEAST_INDEXED = 0.5
 SAME_SITE_SPACINGS = 0.3
@@ -27,8 +28,10 @@ BROKEN_SHARE = 0.002
 MOST_CLASSES = 24
 MOST_PARTS = 64
 SMALL_PART = 3
-BENT_SPACINGS = 0.35
-LEAST_FILLED = 0.7
+BENT_SPACINGS = 0.25
+SPARSE_OF_MAIN = 0.06
+SPARSE_CONTRAST = 3.0
+MOST_SPARSE = 6
 COINCIDENCE_CLASSES = 4
 NO_LATTICE = "no repeating lattice: sparse, amorphous, or several small grains"
 
@@ -62,13 +65,36 @@ def _typical_spacing(yx_px: FloatArray, detections: Detections, shape: tuple[int
     return float(np.median(nearest_distance(yx_px, bins, -(-len(yx_px) // SPACING_COLUMNS)))), bins
 
 
+def _sparse_class(place: FloatArray, classes: _Classes, tolerance: float, least: float) -> bool:
+    """Add the class of a species of which only some columns were found: loose columns that gather at one place in the cell."""
+    if len(place):
+        place = place[classes.match(place)[2] > tolerance]
+    bins = np.maximum(3, np.ceil(np.linalg.norm(classes.matrix, axis=0) / (0.5 * tolerance))).astype(int)
+    if len(place) < least:
+        return False
+    part = place - np.floor(place)
+    at = np.minimum((part * bins).astype(int), bins - 1)
+    count = np.bincount(at[:, 0] * bins[1] + at[:, 1], minlength=int(bins.prod())).reshape(bins)
+    near = sum(np.roll(count, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1))
+    guess = (np.array(np.unravel_index(int(np.argmax(near)), count.shape)) + 0.5) / bins
+    trial = _Classes([guess], classes.matrix)
+    for _ in range(2):
+        _, cell, distance = trial.match(part)
+        close = distance <= tolerance
+        if not close.any():
+            return False
+        trial.offsets[0] = np.median((part - cell)[close], axis=0)
+    by_chance = len(place) * np.pi * tolerance**2 / abs(float(np.linalg.det(classes.matrix)))
+    if close.sum() < least or close.sum() < SPARSE_CONTRAST * by_chance:
+        return False
+    classes.offsets.append(trial.offsets[0] - np.floor(trial.offsets[0] + 1e-6))
+    return True
+
+
 def _merge_parts(
     part: IntArray, cell: IntArray, place: FloatArray, basis: Basis, spacing_px: float
-) -> tuple[IntArray, IntArray, float]:
-    """Give the large parts their classes, then fit single columns between them into free nodes of known classes.
-
-    Returns site and cell, and the share of classes present in the cells in use.
-    """
+) -> tuple[IntArray, IntArray]:
+    """Give the large parts their classes, then fit single columns between them into free nodes; returns site and cell."""
     size = np.bincount(part)
     order = np.argsort(-size, kind="stable")[:MOST_PARTS]
     main = int(order[0])
@@ -95,14 +121,16 @@ def _merge_parts(
             kind, jump = np.array([len(classes.offsets) - 1]), step[None, :].astype(np.int64)
         site[every], cell[every], rank[every] = kind[0], cell[every] + jump[0], turn
     single = np.flatnonzero((site < 0) & known)
+    least = max(LEAST_COLUMNS, SPARSE_OF_MAIN * size[main])
+    while len(classes.offsets) < MOST_SPARSE and _sparse_class(place[single], classes, tolerance, least):
+        pass
     if len(single):
         kinds, cells, distance = classes.match(place[single])
         fits = distance <= tolerance
         chosen = single[fits]
         site[chosen], cell[chosen] = kinds[fits], cells[fits]
         rank[chosen] = MOST_PARTS + distance[fits]
-    site, filled = _one_column_per_node(site, cell, rank)
-    return site, cell, filled
+    return _one_column_per_node(site, cell, rank), cell
 
 
 @numba.njit(nogil=True, cache=True)
@@ -115,34 +143,23 @@ def _keep_best(site, cell, rank, low, shape):  # type: ignore[no-untyped-def]
             other = holder[site[i], p, q]
             if other < 0 or rank[i] < rank[other]:
                 holder[site[i], p, q] = i
-    cells, columns = 0, 0
-    for p in range(shape[1]):
-        for q in range(shape[2]):
-            any_here = False
-            for s in range(shape[0]):
-                i = holder[s, p, q]
-                if i >= 0:
-                    out[i] = s
-                    any_here = True
-                    columns += 1
-            if any_here:
-                cells += 1
-    return out, columns / (shape[0] * max(cells, 1))
+    for s in range(shape[0]):
+        for p in range(shape[1]):
+            for q in range(shape[2]):
+                if holder[s, p, q] >= 0:
+                    out[holder[s, p, q]] = s
+    return out
 
 
-def _one_column_per_node(site: IntArray, cell: IntArray, rank: FloatArray) -> tuple[IntArray, float]:
-    """Take the class from all but the best-ranked column of each node, and say how full the cells in use are.
-
-    Two grains share a coincidence lattice, in which each class lives in one grain only: there the share of classes present per
-    cell is low.
-    """
+def _one_column_per_node(site: IntArray, cell: IntArray, rank: FloatArray) -> IntArray:
+    """Take the class from all but the best-ranked column of each node."""
     used = cell[site >= 0]
     low, high = used.min(axis=0), used.max(axis=0)
     shape = np.array([site.max() + 1, *(high - low + 1)])
     if np.prod(shape.astype(float)) > MAX_TABLE:
-        return np.full(len(site), -1, np.int64), 0.0
-    out, filled = _keep_best(site, cell, rank, low, shape)
-    return out, float(filled)
+        return np.full(len(site), -1, np.int64)
+    out: IntArray = _keep_best(site, cell, rank, low, shape)
+    return out
 
 
 def _order_classes(site: IntArray) -> IntArray:
@@ -220,26 +237,20 @@ def find_lattice(detections: Detections, shape: tuple[int, int]) -> Lattice:
     found = _index(yx, bins, basis, spacing)
     if found is None:
         return Lattice.none_for(count, "columns repeat along one line only, or the lattice is too broken to be followed")
-    if found.filled < LEAST_FILLED or found.site.max() >= COINCIDENCE_CLASSES:
+    if found.site.max() >= COINCIDENCE_CLASSES:
         finer = find_basis(yx, bins, spacing, 0.9 * float(np.hypot(*basis.a_yx_px)))
         grain = None if finer is None else _index(yx, bins, finer, spacing)
         if grain is not None and _second_grain(yx, grain.site < 0, spacing):
             found = grain
-        elif found.filled < LEAST_FILLED:
-            return Lattice.none_for(count, NO_LATTICE)
     return _finish(yx, found, shape, spacing)
 
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """Site and cell per column, share of classes present in the cells in use, share of joins that do not close.
-
-    Grains can share a coincidence lattice with many classes, most of which live in one grain only: then `filled` is low.
-    """
+    """Site and cell per column, and the share of joins that do not close."""
 
     site: IntArray
     cell: IntArray
-    filled: float
     broken: float
 
 
@@ -251,8 +262,8 @@ def _index(yx: FloatArray, bins: Bins, basis: Basis, spacing: float) -> _Indexed
         return None
     place, seen = place_near(yx, bins, basis, main, cell, ~main)
     place[seen < NEAR_MEMBERS] = np.nan
-    site, cell, filled = _merge_parts(part, cell, place, basis, spacing)
-    return _Indexed(_order_classes(site), cell, filled, broken)
+    site, cell = _merge_parts(part, cell, place, basis, spacing)
+    return _Indexed(_order_classes(site), cell, broken) if site.max() >= 0 else None
 
 
 def _finish(yx: FloatArray, found: _Indexed, shape: tuple[int, int], spacing: float) -> Lattice:
@@ -263,6 +274,8 @@ def _finish(yx: FloatArray, found: _Indexed, shape: tuple[int, int], spacing: fl
     if indexed < LEAST_INDEXED and not several:
         return Lattice.none_for(count, f"only {indexed:.0%} of the columns fit a common lattice")
     fit = fit_lattice(yx, cell, site)
+    if count < FEW_COLUMNS and (indexed < FEW_INDEXED or fit.residual_px > FEW_RESIDUAL * spacing):
+        return Lattice.none_for(count, f"{count} columns are too few for so loose a lattice")
     centre = (np.array(shape) - 1) / 2
     nearest = np.rint(np.linalg.solve(fit.matrix, centre - fit.origin_yx_px[0])).astype(np.int64)
     cell = np.where(loose[:, None], 0, cell - nearest)

@@ -10,6 +10,7 @@ import numpy as np
 from atomid_live.types import FloatArray, IntArray, Lattice
 
 MARGIN_SPACINGS = 0.6
+FULL_CLASS = 0.8
 MAX_TABLE = 20_000_000
 
 
@@ -83,7 +84,10 @@ def _fill(cell, site, low, column):  # type: ignore[no-untyped-def]
 def _missing(column, yx, a, b, shape_y, shape_x, margin, least):  # type: ignore[no-untyped-def]
     found = []
     classes, ni, nj = column.shape
+    held = np.array([(column[s] >= 0).sum() for s in range(classes)])
     for s in range(classes):
+        if held[s] < FULL_CLASS * held.max():
+            continue
         for i in range(ni):
             for j in range(nj):
                 if column[s, i, j] >= 0:
@@ -112,7 +116,8 @@ def missing_sites(
     """Positions (M, 2) in pixels of lattice nodes without a column: vacancies, or columns that were not detected.
 
     A node counts when at least four of its six nearest nodes of the same class hold a column, when it lies at least
-    0.6 spacings inside the frame, and when no unindexed column stands within 0.35 spacings of it.
+    0.6 spacings inside the frame, and when no unindexed column stands within 0.35 spacings of it. A class of which under
+    80 % of the largest class's number were found is hardly visible, and is left out.
     """
     if not lattice.found:
         return np.empty((0, 2))
