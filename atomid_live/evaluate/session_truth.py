@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from atomid_live.evaluate.metrics import match
+from atomid_live.evaluate.metrics import match, mean_spacing, without_dont_care
 from atomid_live.session_file import SessionRecord, read_session
 from atomid_live.types import NAN, FloatArray
 
 _EXCUSES = {"modulo_lattice", "drift_poor", "drift_jump", "drift_lost"}
 _RAMP = 5e-4
+_ASKED_FOR, _SEEN_AT_ALL = 2.5, 1.0
 
 _Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
@@ -63,18 +64,23 @@ def _truth_lines(folder: Path) -> dict[tuple[str, int], Mapping[str, Any]]:
 def _columns(
     session: SessionRecord, frame: Mapping[str, Any], truth_folder: Path, number: int
 ) -> tuple[float, float, FloatArray]:
-    """F1 at a half and a quarter of the spacing, and the offsets of the closer pairs in px, shape (M, 2)."""
-    truth = np.loadtxt(truth_folder / f"{number:06d}.csv", delimiter=",", skiprows=1, ndmin=2)[:, ::-1]
-    found, spacing = session.atoms(frame["sequence"]).yx_px, frame["spacing_px"]
-    size = np.array([frame["height_px"], frame["width_px"]])
-    if spacing is None or len(found) == 0:
-        return 0.0, 0.0, np.empty((0, 2))
-    truth, found = (p[np.all((p > spacing / 2) & (p < size - 1 - spacing / 2), axis=1)] for p in (truth, found))
+    """F1 at a half and a quarter of the spacing, and the offsets of the closer pairs in px, shape (M, 2).
+
+    Columns with a detectability from 1 to 2.5 are neither asked for nor held against who finds them (SCIENCE 3.1).
+    """
+    with np.load(truth_folder / f"{number:06d}.npz") as archive:
+        every, d_prime = archive["seen_xy_px"][:, ::-1], archive["d_prime"]
+    found, size = session.atoms(frame["sequence"]).yx_px, np.array([frame["height_px"], frame["width_px"]])
+    truth, faint = every[d_prime >= _ASKED_FOR], every[(d_prime >= _SEEN_AT_ALL) & (d_prime < _ASKED_FOR)]
+    spacing = mean_spacing(truth)
+    inside = [p[np.all((p > spacing / 2) & (p < size - 1 - spacing / 2), axis=1)] for p in (truth, found)]
     scores, offsets = [], np.empty((0, 2))
     for fraction in (0.5, 0.25):
-        i, j = match(found, truth, fraction * spacing)
-        scores.append(2 * len(i) / (len(found) + len(truth)))
-        offsets = found[i] - truth[j]
+        radius = fraction * spacing
+        counted = without_dont_care(inside[1], inside[0], faint, radius)
+        i, j = match(counted, inside[0], radius)
+        scores.append(2 * len(i) / max(1, len(counted) + len(inside[0])))
+        offsets = counted[i] - inside[0][j]
     return scores[0], scores[1], offsets
 
 
