@@ -23,10 +23,10 @@ def _neighbours(yx: FloatArray) -> FloatArray:
     return np.asarray(cKDTree(yx, balanced_tree=False, compact_nodes=False).query(yx, k=2)[0][:, 1])
 
 
-def _unmerged(yx: FloatArray, score: FloatArray, least_px: float) -> NDArray[np.bool_]:
+def _unmerged(yx: FloatArray, score: FloatArray, nearest: FloatArray, least_px: float) -> NDArray[np.bool_]:
     """Which columns stay when of two that ended on one place only the better scored is kept."""
     keep = np.ones(len(yx), np.bool_)
-    close = np.flatnonzero(_neighbours(yx) < least_px)
+    close = np.flatnonzero(nearest < least_px)
     if not len(close):
         return keep
     pairs = cKDTree(yx[close]).query_pairs(least_px, output_type="ndarray")
@@ -114,14 +114,15 @@ def collect(
     refined = refine(prepared.image, yx_px, column_sigma_px, fit_width=fit_width)
     sigma = refined.column_sigma_px
     yx = refined.yx_px
-    keep = _unmerged(yx, score, MERGED_SIGMA * sigma if least_px is None else least_px)
+    nearest = _neighbours(yx)
+    keep = _unmerged(yx, score, nearest, MERGED_SIGMA * sigma if least_px is None else least_px)
     keep &= ~(refined.amplitude < faintest_part * np.median(refined.amplitude))
     order = np.flatnonzero(keep)[np.lexsort((yx[keep, 1], yx[keep, 0]))]
     picked = Refined(
         yx[order], refined.sigma_yx_px[order], refined.amplitude[order], refined.background[order], refined.noise[order],
         refined.failed[order], refined.at_edge[order], sigma,
     )  # fmt: skip
-    nearest = _neighbours(picked.yx_px)
+    nearest = nearest[order] if keep.all() else _neighbours(picked.yx_px)
     spacing = float(nearest.mean()) if len(nearest) > 1 else NAN
     frame_flags = prepared.frame_flags | (int(Flag.SPACING_ODD) if _odd(spacing, plane_px) else 0)
     flags = _flags(picked, prepared, nearest)

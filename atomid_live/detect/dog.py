@@ -113,7 +113,8 @@ def candidates(image: Image, column_sigma_px: float, scale: Scale, threshold: fl
     yx, height, score = yx[keep], height[keep], score[keep]
     place = parabola(response, yx)
     if threshold is None:
-        spacing = scale.spacing_px * column_sigma_px / scale.column_sigma_px
+        # peaks of noise crowd the spacing that was seen; the spectrum's planes are the safer measure of who is near
+        spacing = float(np.fmax(scale.spacing_px, scale.plane_px)) * column_sigma_px / scale.column_sigma_px
         company = _supported(place, height >= high, spacing)
         place, score = place[company], score[company]
     return place, score

@@ -19,8 +19,6 @@ Image = NDArray[np.float32]
 
 # half side of the square window; its area is that of a circle of two widths
 WINDOW_SIGMA = 1.77
-# with neighbours gone the window may be wide enough to lose none of the column
-WIDE_SIGMA = 1.77
 SANDWICH = 0.7
 MODEL_SIGMA = 4.0
 
@@ -345,7 +343,7 @@ def refine(
             step = _width_step(image, model, _strongest(held), sigma)
             held, sigma, model = _rewiden(held, model, sigma, step)
         second = np.zeros_like(out)
-        _fit(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, WIDE_SIGMA, 3, second)
+        _fit(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, WINDOW_SIGMA, 2, second)
         far = np.hypot(*(second[:, :2] - start).T) > 1.5 * sigma
         second[far, :2], second[far, 7] = start[far], 0.0
         out = second

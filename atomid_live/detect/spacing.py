@@ -30,6 +30,7 @@ SPARSE_Z = 5.0
 SPARSE_EVIDENCE = 14.0
 SURE_EVIDENCE, SURE_PART = 25.0, 0.86
 NOISY_LATTICE = 0.85
+CLOSEST_PER_PLANE = 0.5
 SIGMA_PER_PLANE, LEAST_PER_PLANE = 0.2, 0.16
 
 
@@ -161,7 +162,6 @@ def _lattice_scale(pixels: Image, spectrum: Spectrum, reduction: float) -> Scale
     sigma = spectrum.best_sigma(ladder) / reduction
     # the band-pass that passes most of a lattice's spots is narrower than its columns
     sigma *= 1.3
-    spacing = NAN
     for _ in range(3):
         canonical = to_canonical(_middle(pixels, sigma), sigma)
         factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
@@ -170,18 +170,20 @@ def _lattice_scale(pixels: Image, spectrum: Spectrum, reduction: float) -> Scale
         # one half of the pixels finds the columns and the other shows their width: noise is not taken for narrow columns
         yx, height = find_peaks(band_pass(contrast * black, sigma * factor), 0.0, SUPPRESS_SIGMA * sigma * factor)
         yx = yx[height > 0.5 * height[len(height) // 10]] if len(height) else yx
-        spacing = nearest_px(yx) / factor
         fitted = stacked_sigma(contrast, yx, sigma * factor, 1.0 - black) / factor
         if not np.isfinite(fitted):
             break
         change, sigma = fitted / sigma, min(max(fitted, 0.6 * sigma), 1.6 * sigma)
         if 0.87 < change < 1.15:
             break
+    spacing = nearest_px(yx) / factor
     noisy, plane = spectrum.noise_fraction(sigma * reduction), spectrum.plane_px / reduction
     # the noisier the frame, the more the plane distance has a say
     pulled = sigma ** (1.0 - noisy) * (SIGMA_PER_PLANE * plane) ** noisy
     least = LEAST_PER_PLANE * plane if noisy > 0.3 else 0.0
     sigma = max(sigma, pulled, least, SMALLEST_SIGMA_PX)
+    # no lattice has neighbours closer than a honeycomb; nearer peaks were noise
+    spacing = float(np.fmax(spacing, CLOSEST_PER_PLANE * plane))
     return Scale(sigma, spacing, float(spectrum.spot_ratio.max()), "lattice", noisy, plane)
 
 
