@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any, Protocol
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from atomid_live.detect.columns import collect
 from atomid_live.detect.dog import DogDetector, separation_px
 from atomid_live.detect.local_contrast import local_contrast
-from atomid_live.detect.normalise import prepare
+from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola
 from atomid_live.detect.resample import to_canonical
 from atomid_live.detect.spacing import Scale
 from atomid_live.flags import Flag
 from atomid_live.protocols import Maps, Network
 from atomid_live.settings import DetectSettings, FrameSettings
-from atomid_live.types import Detections, FloatArray, Frame
+from atomid_live.types import NAN, Detections, FloatArray, Frame
 
 Image = NDArray[np.float32]
 
@@ -28,6 +28,9 @@ Image = NDArray[np.float32]
 SIDE_MULTIPLE = 64
 FLOOR = 0.03
 RADIUS_SIGMA = 2.0
+# The network's own opinion of the column width overrules the spectrum's beyond these ratios, and not more than twice.
+NARROWER, WIDER = 0.8, 1.25
+SECOND_LOOKS = 2
 
 
 class Card(Protocol):
@@ -67,6 +70,28 @@ class ThresholdRule:
         if not len(height):
             return self.least[0]
         return float(np.interp(np.quantile(height, self.quantile), self.typical, self.least))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What the network saw in a frame.
+
+    Attributes
+    ----------
+    prepared, scale : Prepared, Scale
+        The frame with bright columns, and what its pixels say of the scale.
+    column_sigma_px, spacing_px : float
+        Width of a column in pixels of the frame as finally taken, and the network's mean spacing.
+    yx_px, height : ndarray, shapes (N, 2), (N,)
+        Peaks of the map in pixels of the frame, highest first, and their heights (0 to 1).
+    """
+
+    prepared: Prepared
+    scale: Scale
+    column_sigma_px: float
+    spacing_px: float
+    yx_px: FloatArray = field(repr=False)
+    height: FloatArray = field(repr=False)
 
 
 def scores(height: FloatArray, least: float) -> FloatArray:
@@ -110,10 +135,10 @@ class UnetDetector:
         self._engine = engine
         self._detect = detect or DetectSettings()
         self._dog = DogDetector(detect, frame)
-        table = engine.card["threshold"]
+        rules = engine.card["threshold"]
         self._rules = {
-            kind: ThresholdRule(tuple(rule["typical"]), tuple(rule["least"]), float(rule["quantile"]))
-            for kind, rule in table.items()
+            kind: ThresholdRule(tuple(rules[f"{kind}_typical"]), tuple(rules[f"{kind}_least"]), float(rules["quantile"]))
+            for kind in ("lattice", "sparse")
         }
 
     @property
@@ -128,31 +153,53 @@ class UnetDetector:
 
     def detect(self, frame: Frame) -> Detections:
         """Find the columns of a frame; nothing found is an empty answer with the reason among its flags."""
-        prepared = prepare(frame.pixels)
-        if prepared.frame_flags & Flag.CONSTANT:
-            return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | prepared.frame_flags)
-        prepared, scale = self._dog._oriented(prepared)
-        if not scale.found:
-            return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | prepared.frame_flags)
-        canonical = to_canonical(prepared.image, scale.column_sigma_px)
-        factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
-        yx, score = self.candidates(canonical.image, scale.column_sigma_px * factor, scale)
+        look = self.look(frame.pixels)
+        if look is None:
+            constant = prepare(frame.pixels).frame_flags
+            return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | constant)
+        score = scores(look.height, self._rules[look.scale.kind].at(look.height))
+        keep = score >= (0.5 if self._detect.threshold is None else self._detect.threshold)
         least = None
         if self._detect.min_separation is not None:
-            least = separation_px(self._detect.min_separation, scale.spacing_px, frame.pixel_size_yx_nm)
-        places = canonical.to_frame(yx)
-        return collect(prepared, places, score, scale.column_sigma_px, least_px=least, plane_px=scale.plane_px)
+            least = separation_px(self._detect.min_separation, look.scale.spacing_px, frame.pixel_size_yx_nm)
+        return collect(
+            look.prepared,
+            look.yx_px[keep],
+            score[keep],
+            look.column_sigma_px,
+            least_px=least,
+            plane_px=look.scale.plane_px,
+        )
 
-    def candidates(self, image: Image, sigma_px: float, scale: Scale) -> tuple[FloatArray, FloatArray]:
-        """Columns of a canonical image: positions (N, 2) in its pixels and scores (N,)."""
-        maps = self._network.infer(padded(local_contrast(image)))
-        yx, height = map_peaks(maps, image.shape, sigma_px)
-        score = scores(height, self._rules[scale.kind].at(height))
-        keep = score >= (0.5 if self._detect.threshold is None else self._detect.threshold)
-        return yx[keep], score[keep]
+    def look(self, pixels: NDArray[Any]) -> Look | None:
+        """Show a frame (rows, cols) to the network, again at another scale if it finds columns narrower or wider.
+
+        Returns
+        -------
+        Look or None
+            None where the pixels show no scale: constant, noise, vacuum.
+        """
+        prepared = prepare(pixels)
+        if prepared.frame_flags & Flag.CONSTANT:
+            return None
+        prepared, scale = self._dog._oriented(prepared)
+        if not scale.found:
+            return None
+        sigma = scale.column_sigma_px
+        for left in reversed(range(SECOND_LOOKS + 1)):
+            canonical = to_canonical(prepared.image, sigma)
+            factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
+            maps = self._network.infer(padded(local_contrast(canonical.image)))
+            ratio = maps.column_sigma_px / (sigma * factor)
+            if not left or not np.isfinite(ratio) or NARROWER < ratio < WIDER or (factor == 1.0 and ratio < 1.0):
+                break
+            sigma *= min(max(ratio, 0.5), 2.0)
+        yx, height = map_peaks(maps, canonical.image.shape, sigma * factor)
+        spacing = maps.spacing_px / factor if np.isfinite(maps.spacing_px) else NAN
+        return Look(prepared, scale, sigma, spacing, canonical.to_frame(yx), height)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile the kernels and the network for frames of this shape."""
         self._dog.warm_up(shape)
-        side = tuple(-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in shape)
-        self._network.infer(np.zeros(side, np.float32))
+        rows, cols = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in shape)
+        self._network.infer(np.zeros((rows, cols), np.float32))
