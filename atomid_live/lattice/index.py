@@ -238,7 +238,8 @@ def find_lattice(detections: Detections, shape: tuple[int, int]) -> Lattice:
     if found is None:
         return Lattice.none_for(count, "columns repeat along one line only, or the lattice is too broken to be followed")
     if found.site.max() >= COINCIDENCE_CLASSES:
-        finer = find_basis(yx, bins, spacing, 0.9 * float(np.hypot(*basis.a_yx_px)))
+        # two grains share a coincidence lattice of many classes, most of which live in one grain only
+        finer = find_basis(yx, bins, spacing, 0.9 * float(np.hypot(*basis.b_yx_px)))
         grain = None if finer is None else _index(yx, bins, finer, spacing)
         if grain is not None and _second_grain(yx, grain.site < 0, spacing):
             found = grain

@@ -112,7 +112,7 @@ class StrainTracker:
         )
         if isinstance(outcome, str):
             return self._refused(outcome, len(detections), reading, window)
-        return self._judged(frame, lattice, outcome, gpa, apparent, reading, window)
+        return self._judged(frame, detections.yx_px, lattice, outcome, gpa, apparent, reading, window)
 
     def _collect(self, columns: Columns, total: FloatArray, apparent: DriftStrain, gpa: GpaField, window: Window) -> str:
         assert self._nodes is not None
@@ -177,6 +177,7 @@ class StrainTracker:
     def _judged(
         self,
         frame: Frame,
+        yx_px: FloatArray,
         lattice: Lattice,
         outcome: _Outcome,
         gpa: GpaField,
@@ -206,7 +207,7 @@ class StrainTracker:
         strain = _summaries(field, outcome.sem)
         phase = self._gpa_summaries(gpa, outcome, float((~lacking).mean()))
         flags = reading.flags | (0 if valid else int(Flag.STRAIN_INVALID))
-        flags |= int(Flag.GPA_DISAGREES) if _disagree(strain, phase) else 0
+        flags |= int(Flag.GPA_DISAGREES) if phase and _disagree(_where_gpa_is(field, gpa, yx_px), outcome.sem, phase) else 0
         if valid:
             self._monitor.update(self._samples(frame, strain, apparent))
             flags |= int(Flag.DRIFT_EXPLAINS) if self._monitor.drift_explains else 0
@@ -347,11 +348,20 @@ def _gpa_gradient(gpa: GpaField) -> FloatArray:
     return np.asarray(gradient_of(gpa.exx[known], gpa.eyy[known], gpa.exy[known], gpa.rotation_mrad[known] / 1000).mean(axis=0))
 
 
-def _disagree(strain: dict[str, Summary], phase: dict[str, Summary]) -> bool:
-    """Whether the frame means of both methods differ by more than five joint errors and by more than 0.1 %."""
-    for name in ("exx", "eyy", "exy"):
-        if name in phase and np.isfinite(strain[name].mean):
-            joint = float(np.hypot(strain[name].sem, phase[name].sem))
-            if abs(phase[name].mean - strain[name].mean) > max(GPA_SIGMAS * joint, GPA_FLOOR):
-                return True
+def _where_gpa_is(field: StrainField, gpa: GpaField, yx_px: FloatArray) -> dict[str, float]:
+    """Mean exx, eyy, exy of the columns that lie where GPA has a value: only there can both be compared."""
+    at = np.rint(yx_px / gpa.step_px).astype(np.int64)
+    at = np.clip(at, 0, np.array(gpa.exx.shape) - 1)
+    both = np.isfinite(gpa.exx[at[:, 0], at[:, 1]]) & np.isfinite(field.exx)
+    if both.sum() < LEAST_COLUMNS:
+        return {}
+    return {name: float(getattr(field, name)[both].mean()) for name in ("exx", "eyy", "exy")}
+
+
+def _disagree(columns: dict[str, float], sem: tuple[float, float, float], phase: dict[str, Summary]) -> bool:
+    """Whether the means of both methods differ by more than five joint errors and by more than 0.1 %."""
+    for (name, mean), own in zip(columns.items(), sem, strict=False):
+        joint = float(np.hypot(own, phase[name].sem))
+        if abs(phase[name].mean - mean) > max(GPA_SIGMAS * joint, GPA_FLOOR):
+            return True
     return False
