@@ -18,6 +18,7 @@ CENTRED = 0.86
 NOISE_SIGMAS = 1.5
 WINDOW_SHARE = 0.26
 HARMONIC_SHARE = 0.35
+SECOND_RING = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def find_periods(autocorrelation: Image, envelope: Image, scale_yx: tuple[float,
     # an autocorrelation of n independent patches is noisy by 1 / sqrt(n); a Hann window leaves about a quarter of them
     slack = NOISE_SIGMAS * math.sqrt(math.pi * width**2 / (WINDOW_SHARE * autocorrelation.size))
     places, heights = _peaks(values, lags, width)
-    if len(places) < 2 or heights.max() < LEAST_HEIGHT:
+    if len(places) < 2 or heights.max() < max(LEAST_HEIGHT, 2 * slack):
         return None
     basis = _shortest_pair(places[heights > max(NEARLY_TOP * heights.max() - slack, 0.4 * heights.max())])
     if basis is None:
@@ -214,4 +215,12 @@ def _fitted(values: FloatArray, reach: int, basis: tuple[FloatArray, FloatArray]
         if len(found) < 4 or (largest <= 2 and low > 0.25 * len(found)):
             return None
         matrix = np.linalg.lstsq(np.array(multiples, float), np.array(found), rcond=None)[0]
-    return matrix[0], matrix[1]
+    return (matrix[0], matrix[1]) if _repeats(values, reach, matrix, top) else None
+
+
+def _repeats(values: FloatArray, reach: int, matrix: FloatArray, top: float) -> bool:
+    """Whether the second ring of translates, which nobody chose for being high, is high on average."""
+    ring = np.array([(i, j) for i in range(-2, 3) for j in range(-2, 3) if max(abs(i), abs(j)) == 2])
+    places = np.round(ring @ matrix).astype(int)
+    places = places[np.abs(places).max(axis=1) < reach] + reach
+    return len(places) >= 4 and float(values[places[:, 0], places[:, 1]].mean()) > SECOND_RING * top

@@ -1,7 +1,8 @@
 """The slow relief of a frame: contamination, thickness, edges, far wider than a cell, and how well candidate shifts fit it.
 
 The frame is smoothed until the lattice is gone. One cell more or less changes the difference to the reference only a little,
-but over the whole frame: the ratio of variances, times the number of independent samples, is evidence in nats.
+but over the whole frame: the ratio of variances, times the number of independent samples, is evidence in nats. Planes are
+taken off within the overlap: any filter tied to the frame would pull the answer towards no shift.
 """
 
 from __future__ import annotations
@@ -20,50 +21,75 @@ FloatArray = NDArray[np.float64]
 
 SMOOTH_CELLS = 0.6
 LEAST_CELL = 3.2
-SHADING_PIXELS = 24
 CAUTION = 0.5
 MOST_FRAMES = 16
 STRIDE = 3
 OUTLIER_SIGMAS = 3.0
-SHADING_WIDTH = 6.0
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _differences(reference: Image, image: Image, dy: float, dx: float, stride: int) -> tuple[float, float, float, float]:
-    """Number, mean square difference about its mean, and both images' variances over the overlap."""
+def _row(
+    here: NDArray[np.float32],
+    top: NDArray[np.float32],
+    bottom: NDArray[np.float32],
+    fy: np.float32,
+    fx: np.float32,
+    span: tuple[int, int, int],
+) -> tuple[float, float, float, float, float, float, float]:
+    """Sums of r, r^2, r x, j, j^2, j x and j r along one row; x counts from the middle of the overlap."""
+    one = np.float32(1)
+    x0, x1, ix = span
+    middle = np.float32(0.5 * (x0 + x1 - 1))
+    r1 = r2 = rx = j1 = j2 = jx = jr = np.float32(0)
+    for x in range(x0, x1):
+        upper = (one - fx) * top[x + ix] + fx * top[x + ix + 1]
+        lower = (one - fx) * bottom[x + ix] + fx * bottom[x + ix + 1]
+        j = (one - fy) * upper + fy * lower
+        r = here[x]
+        u = np.float32(x) - middle
+        r1 += r
+        r2 += r * r
+        rx += r * u
+        j1 += j
+        j2 += j * j
+        jx += j * u
+        jr += j * r
+    return float(r1), float(r2), float(rx), float(j1), float(j2), float(jx), float(jr)
+
+
+@njit(nogil=True, cache=True)
+def _variances(reference: Image, image: Image, shift: tuple[float, float], margin: int, stride: int) -> NDArray[np.float64]:
+    """Number of samples, and the variances of reference, image and difference about their planes, over the overlap."""
+    dy, dx = shift
     iy, ix = math.floor(dy), math.floor(dx)
     fy, fx = np.float32(dy - iy), np.float32(dx - ix)
-    one = np.float32(1)
     rows, cols = reference.shape
-    y0, y1 = max(1, 1 - iy), min(rows - 1, rows - 2 - iy)
-    x0, x1 = max(1, 1 - ix), min(cols - 1, cols - 2 - ix)
-    d1 = d2 = r1 = r2 = j1 = j2 = 0.0
-    number = 0
+    y0, y1 = max(margin, margin - iy), min(rows - margin, rows - margin - 1 - iy)
+    x0, x1 = max(margin, margin - ix), min(cols - margin, cols - margin - 1 - ix)
+    out = np.zeros(4)
+    if y1 - y0 < 4 * stride or x1 - x0 < 4:
+        return out
+    total = np.zeros(9)
+    lines, last = 0, 0
     for y in range(y0, y1, stride):
-        top, bottom, here = image[y + iy], image[y + iy + 1], reference[y]
-        sd = sdd = sr = srr = sj = sjj = np.float32(0)
-        for x in range(x0, x1):
-            upper = (one - fx) * top[x + ix] + fx * top[x + ix + 1]
-            lower = (one - fx) * bottom[x + ix] + fx * bottom[x + ix + 1]
-            j = (one - fy) * upper + fy * lower
-            r = here[x]
-            sd += j - r
-            sdd += (j - r) * (j - r)
-            sr += r
-            srr += r * r
-            sj += j
-            sjj += j * j
-        d1, d2, r1 = d1 + float(sd), d2 + float(sdd), r1 + float(sr)
-        r2, j1, j2 = r2 + float(srr), j1 + float(sj), j2 + float(sjj)
-        number += max(x1 - x0, 0)
-    if number < 10:
-        return 0.0, 0.0, 0.0, 0.0
-    return (
-        float(number),
-        d2 / number - (d1 / number) ** 2,
-        r2 / number - (r1 / number) ** 2,
-        j2 / number - (j1 / number) ** 2,
-    )
+        lines, last = lines + 1, y
+    middle = 0.5 * (y0 + last)
+    for y in range(y0, y1, stride):
+        row = _row(reference[y], image[y + iy], image[y + iy + 1], fy, fx, (x0, x1, ix))
+        for k in range(7):
+            total[k] += row[k]
+        total[7] += row[0] * (y - middle)
+        total[8] += row[3] * (y - middle)
+    width = x1 - x0
+    n = float(lines * width)
+    var_x = (width * width - 1) / 12.0
+    var_y = (lines * lines - 1) / 12.0 * stride * stride
+    r1, r2, rx, j1, j2, jx, jr, ry, jy = total / n
+    out[0] = n
+    out[1] = r2 - r1 * r1 - rx * rx / var_x - ry * ry / var_y
+    out[2] = j2 - j1 * j1 - jx * jx / var_x - jy * jy / var_y
+    out[3] = r2 + j2 - 2 * jr - (j1 - r1) ** 2 - (jx - rx) ** 2 / var_x - (jy - ry) ** 2 / var_y
+    return out
 
 
 class Relief:
@@ -82,15 +108,12 @@ class Relief:
         self._count: Image | None = None
 
     def of(self, binned: Image) -> Image:
-        """Relief of a binned frame: lattice and shading removed."""
+        """Relief of a binned frame: smoothed until the lattice is gone, about its median."""
         size = (binned.shape[1] // self._factor, binned.shape[0] // self._factor)
         small = cv2.resize(binned, size, interpolation=cv2.INTER_AREA) if self._factor > 1 else binned
         smooth = cv2.GaussianBlur(small, (0, 0), self._smooth)
-        tiny = cv2.resize(smooth, (SHADING_PIXELS, SHADING_PIXELS), interpolation=cv2.INTER_AREA)
-        shading = cv2.resize(
-            cv2.GaussianBlur(tiny, (0, 0), SHADING_PIXELS / SHADING_WIDTH), size, interpolation=cv2.INTER_LINEAR
-        )
-        answer: Image = np.subtract(smooth, shading, out=smooth if self._factor > 1 else None)
+        level = np.float32(np.median(smooth[::5, ::5]))
+        answer: Image = smooth - level
         clip_outliers(answer, OUTLIER_SIGMAS)
         return answer
 
@@ -127,8 +150,9 @@ class Relief:
             return answer
         # a Gaussian of width s averages over 4 pi s^2 pixels
         independent = STRIDE / (4 * math.pi * self._smooth**2)
+        margin = min(math.ceil(2 * self._smooth), min(relief.shape) // 8)
         for k, (dy, dx) in enumerate(shifts_yx / self._factor):
-            number, difference, mine, theirs = _differences(self._mean, relief, float(dy), float(dx), STRIDE)
-            if difference > 0 and mine + theirs > 0:
+            number, mine, theirs, difference = _variances(self._mean, relief, (float(dy), float(dx)), margin, STRIDE)
+            if difference > 0 and mine > 0 and theirs > 0:
                 answer[k] = -0.5 * CAUTION * number * independent * math.log(difference / (mine + theirs))
         return answer

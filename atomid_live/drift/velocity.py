@@ -59,7 +59,7 @@ class VelocityFit:
         """Fit what is remembered; equal time stamps are welcome, all equal ones give NaN."""
         if len(self._seen) < LEAST_FRAMES:
             return Velocity()
-        time = np.array([s.time_s for s in self._seen])
+        time = np.array([s.time_s for s in self._seen], float)
         time -= time.mean()
         places = np.array([s.yx_px for s in self._seen])
         sigma = np.array([s.sigma_px for s in self._seen])
