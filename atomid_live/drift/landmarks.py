@@ -239,7 +239,7 @@ def _evidence(shifts: FloatArray, difference: FloatArray, height: FloatArray, tr
     """Gaussian evidence with an unknown share of the expected heights, integrated over its prior in closed form."""
     seen = np.isfinite(difference)
     known = difference[seen]
-    noise = _robust_sigma(known[:: max(1, len(known) // 4000)])
+    noise = _robust_sigma(known[:: max(1, len(known) // 1500)])
     if not noise > 0:
         return Evidence.none_for(shifts)
     # a landmark on the flank of a column feels scan jitter, one between columns does not: each has its own noise, read where

@@ -37,6 +37,8 @@ POOR_SHARE = 0.35
 LEAST_CORRELATION = 0.035
 EXPECTED_NATS = 15.0
 MISSING_SHARE = 0.15
+PROVED = 0.9
+DECISIVE_NATS = 25.0
 # measured on simulated runs: error of the total per pixel of path as the reference moves on, share of the scan lag that is
 # wrong because the velocity is, and the interpolation's own error
 PATH_ERROR = 1.5e-4
@@ -44,6 +46,7 @@ LAG_ERROR = 0.01
 LEAST_VARIANCE = 1e-4
 USUAL_VELOCITY_NM_S = 0.05
 CANDIDATES_SHOWN = 6
+RELIEF_WITHOUT_CELL = 8.0
 LEAST_SHARED = 0.15
 RULED_OUT = -1e4
 
@@ -112,7 +115,7 @@ class DriftTracker:
         self._variances: deque[tuple[float, float]] = deque(maxlen=9)
         self._pending: tuple[Image, Spectrum] | None = None
         self._trust = Trust()
-        self._relief = Relief(8.0)
+        self._relief = Relief(RELIEF_WITHOUT_CELL)
         self._gauge = 0.0
         self._unsure = 0
         self._poor = 0
@@ -193,7 +196,7 @@ class DriftTracker:
     def _cell(self) -> float:
         assert self._reference is not None
         periods = self._reference.periods
-        return periods.shortest if periods is not None else 0.04 * min(self._reference.mean.shape)
+        return periods.shortest if periods is not None else 0.1 * min(self._reference.mean.shape)
 
     def _new_histories(self, frame: Frame, interval: float) -> Histories:
         cell = self._cell()
@@ -237,7 +240,8 @@ class DriftTracker:
         return self._estimate
 
     def _begin_relief(self, moment: _Moment) -> None:
-        self._relief = Relief(self._cell())
+        periods = self._reference.periods if self._reference is not None else None
+        self._relief = Relief(periods.shortest if periods is not None else RELIEF_WITHOUT_CELL)
         self._relief.begin(self._relief.of(moment.binned))
 
     # -- following ----------------------------------------------------------------------------------------------------
@@ -252,7 +256,9 @@ class DriftTracker:
         weighed, evidence, both = None, None, None
         for reach in (self._reach(), WIDE_REACH):
             evidence = self._histories.covering(self._evidence(moment, fine, shifts, reach), self._reference.periods)
-            both = evidence.plus(self._relief.nats(moment.relief, evidence.shift_yx) + _outside(moment.image, evidence))
+            both = evidence.plus(_outside(moment.image, evidence))
+            if not self._decisive(evidence):
+                both = both.plus(self._relief.nats(moment.relief, evidence.shift_yx))
             weighed = self._histories.weigh(both, noise, self._trust.real)
             if self._reference.periods is None or not self._missing(evidence):
                 break
@@ -269,6 +275,13 @@ class DriftTracker:
         assert self._histories is not None
         quiet = self._histories.count == 1 and self._histories.predicted()[1] < 0.35 * self._cell()
         return REACH - 1 if quiet else REACH
+
+    def _decisive(self, evidence: Evidence) -> bool:
+        """Whether proved landmarks tell the candidates apart by themselves, so that the relief need not be asked."""
+        if self._histories is None or self._histories.count > 1 or self._trust.real < PROVED or len(evidence.nats) < 2:
+            return False
+        second, best = np.partition(evidence.nats, -2)[-2:]
+        return bool(best - second > DECISIVE_NATS)
 
     def _missing(self, evidence: Evidence) -> bool:
         """Whether landmarks that proved real before are found at none of the candidates."""
@@ -434,7 +447,8 @@ class DriftTracker:
             self._reference.add(moment.image, place)
             if moment.relief is not None:
                 self._relief.add(moment.relief, place)
-            move = share < LEAST_OVERLAP
+            ahead = self._histories.velocity_yx * (float(np.median(self._intervals)) if self._intervals else 0.0)
+            move = min(share, overlap_share(moment.image.shape, (place[0] + ahead[0], place[1] + ahead[1]))) < LEAST_OVERLAP
         else:
             self._unsure += 1
             move = share < FORCED_OVERLAP
