@@ -52,10 +52,10 @@ def ready(extras: str, before: tuple[str, ...] = ()) -> Path:
     if mark.is_file() and mark.read_text() == wanted and python.is_file():
         return python
     if not python.is_file():
-        print(f"Making {folder} ...", flush=True)
+        print(f"Making {folder} ...", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
-    print("Installing what is needed (once) ...", flush=True)
+    print("Installing what is needed (once) ...", file=sys.stderr, flush=True)
     for package in before:
         pip(python, package, "-c", str(CONSTRAINTS))
     target = f"{ROOT}[{extras}]" if extras else str(ROOT)

@@ -1,7 +1,7 @@
 """Install what is needed into .venv, then run atomid-live with the arguments given; without any, the demo.
 
-    python scripts/start.py
-    python scripts/start.py watch FOLDER --out DIR
+python scripts/start.py
+python scripts/start.py watch FOLDER --out DIR
 """
 
 from __future__ import annotations
@@ -25,5 +25,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    print(f"atomid-live from {ROOT}", flush=True)
+    print(f"atomid-live from {ROOT}", file=sys.stderr, flush=True)
     sys.exit(main())

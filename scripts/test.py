@@ -1,6 +1,6 @@
 """Install what the checks need and run every check: ruff, mypy, import-linter, pytest.
 
-    python scripts/test.py [--no-torch] [pytest arguments]
+python scripts/test.py [--no-torch] [pytest arguments]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fill ./wheels on a connected PC, so that a microscope PC without a network can install.
 
-    python scripts/wheelhouse.py --platform win_amd64 --python 3.12
+python scripts/wheelhouse.py --platform win_amd64 --python 3.12
 """
 
 from __future__ import annotations
