@@ -18,8 +18,8 @@ from atomid_live.train.targets import mean_spacing
 from atomid_live.types import FloatArray
 
 CALIBRATION_SEED = 50_000_000
-GRID = np.round(np.arange(0.06, 0.9, 0.02), 2)
-KNOTS = (0.1, 0.25, 0.4, 0.6, 0.85)
+GRID = np.round(np.arange(0.02, 0.9, 0.02), 2)
+KNOTS = (0.05, 0.12, 0.25, 0.4, 0.6, 0.85)
 _REACH_SIGMAS = 2.5
 
 

@@ -51,7 +51,7 @@ class TrainSettings:
 
     out: Path
     architecture: str = "compact"
-    crops: int = 280_000
+    crops: int = 240_000
     batch: int = 16
     rate: float = 2e-3
     decay: float = 0.35
