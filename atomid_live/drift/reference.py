@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atomid_live.drift.landmarks import Landmarks, find_landmarks
 from atomid_live.drift.overlap import Image, accumulate
@@ -75,8 +74,3 @@ def _overlap(shape: tuple[int, ...], dy: int, dx: int) -> tuple[tuple[slice, sli
     to = (slice(max(0, dy), min(rows, rows + dy)), slice(max(0, dx), min(cols, cols + dx)))
     source = (slice(max(0, -dy), min(rows, rows - dy)), slice(max(0, -dx), min(cols, cols - dx)))
     return to, source
-
-
-def known_count(count: NDArray[np.float32]) -> float:
-    """Mean number of frames behind a pixel of the reference."""
-    return float(count.mean())

@@ -23,7 +23,7 @@ from atomid_live.drift.relief import Relief
 from atomid_live.drift.velocity import VelocityFit
 from atomid_live.flags import Flag
 from atomid_live.settings import DriftSettings
-from atomid_live.types import Detections, DriftEstimate, FloatArray, Frame, Lattice
+from atomid_live.types import Detections, DriftEstimate, FloatArray, Frame, Lattice, Origin
 
 NAN = math.nan
 LOST: Pair = (NAN, NAN)
@@ -92,8 +92,6 @@ class DriftTracker:
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile and allocate for frames of this shape, leaving no trace."""
-        from atomid_live.types import Origin
-
         rng = np.random.default_rng(0)
         y, x = np.ogrid[: shape[0], : shape[1]]
         pixels = (40 + 20 * np.cos(y * 0.5) * np.cos(x * 0.5) + rng.normal(0, 5, shape)).astype(np.float32)
