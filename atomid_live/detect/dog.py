@@ -142,7 +142,7 @@ class DogDetector:
         prepared = prepare(frame.pixels)
         if prepared.frame_flags & Flag.CONSTANT:
             return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | prepared.frame_flags)
-        prepared, scale = self._oriented(prepared)
+        prepared, scale = self.oriented(prepared)
         if not scale.found:
             return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | prepared.frame_flags)
         sigma = scale.column_sigma_px
@@ -167,7 +167,7 @@ class DogDetector:
         pixels = grey.astype(np.uint16)
         self.detect(Frame(-1, pixels, float("nan"), Origin("warm-up")))
 
-    def _oriented(self, prepared: Prepared) -> tuple[Prepared, Scale]:
+    def oriented(self, prepared: Prepared) -> tuple[Prepared, Scale]:
         """The frame with bright columns, and its scale; `auto` takes the sign with the taller, rarer peaks."""
         polarity = self._frame.polarity
         if polarity == "bright":

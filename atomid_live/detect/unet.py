@@ -26,7 +26,7 @@ Image = NDArray[np.float32]
 
 # Sides are rounded up to this, so that frames of a session share few compiled shapes.
 SIDE_MULTIPLE = 64
-FLOOR = 0.03
+FLOOR = 0.01
 RADIUS_SIGMA = 2.0
 # The network's own opinion of the column width overrules the spectrum's beyond these ratios, and not more than twice.
 NARROWER, WIDER = 0.8, 1.25
@@ -182,7 +182,7 @@ class UnetDetector:
         prepared = prepare(pixels)
         if prepared.frame_flags & Flag.CONSTANT:
             return None
-        prepared, scale = self._dog._oriented(prepared)
+        prepared, scale = self._dog.oriented(prepared)
         if not scale.found:
             return None
         sigma = scale.column_sigma_px
