@@ -1,0 +1,230 @@
+"""The detector whose frame goes to the GPU as raw pixels and comes back as columns (protocols.Detector).
+
+The host decides the scale from the pixels, as `UnetDetector` does; all else, from normalisation to refined positions, runs on
+one stream, is captured as one CUDA graph per shape, and is waited for once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomid_live.backends.device_chain import Chain, Seen
+from atomid_live.backends.engine import Engine
+from atomid_live.detect.columns import _odd
+from atomid_live.detect.dog import DogDetector, separation_px
+from atomid_live.detect.normalise import Prepared, prepare
+from atomid_live.detect.resample import CANONICAL_SIGMA_PX
+from atomid_live.detect.spacing import Scale
+from atomid_live.detect.unet import FLOOR, NARROWER, RADIUS_SIGMA, SECOND_LOOKS, SIDE_MULTIPLE, WIDER
+from atomid_live.flags import Flag
+from atomid_live.kernels.frame_params import MapRule, canonical_shape, fill
+from atomid_live.kernels.launch import Launcher
+from atomid_live.kernels.layout import Answer
+from atomid_live.kernels.stages import RAW_TYPES
+from atomid_live.settings import DetectSettings, FrameSettings
+from atomid_live.types import NAN, Detections, FloatArray, Frame
+
+CHAINS_KEPT = 6
+ROOM = 16384
+HELD_FRAMES = 50
+
+
+class DeviceNetwork(Protocol):
+    """A network on the device of a launcher; opened by whoever closes it."""
+
+    @property
+    def name(self) -> str:
+        """Back end and model, e.g. "tensorrt:unet-fp16"."""
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per pixel of the map."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether its run may become part of a CUDA graph."""
+
+    def bind(self, image: Any) -> Any:
+        """Return a function without arguments that runs the network on the current stream.
+
+        It reads `image`, a tensor (1, 1, rows, cols) that stays where it is, and returns the map (rows / stride, cols / stride)
+        and a tensor of (spacing in px, column width in px), NaN where the network has no opinion.
+        """
+
+    def close(self) -> None:
+        """Release the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Oriented:
+    """A frame's scale and which way up its columns are."""
+
+    scale: Scale
+    inverted: bool
+
+
+class DeviceDetector:
+    """Network detector on a GPU.
+
+    Parameters
+    ----------
+    engine : Engine
+        Its card holds the threshold rules.
+    network : DeviceNetwork
+        Opened; `close` closes it.
+    run : Launcher
+        Where the kernels run.
+    detect, frame : DetectSettings, FrameSettings
+        `threshold`, `min_separation` and `polarity` are heeded.
+    hold_scale : bool
+        Take the scale of an earlier frame of the same shape and pixel size (renewed every 50 frames and whenever the network
+        disagrees). Faster, and then an answer depends on the frames before it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        network: DeviceNetwork,
+        run: Launcher,
+        detect: DetectSettings | None = None,
+        frame: FrameSettings | None = None,
+        *,
+        hold_scale: bool = False,
+    ) -> None:
+        self._engine, self._network, self._run = engine, network, run
+        self._detect = detect or DetectSettings()
+        self._dog = DogDetector(detect, frame)
+        self._rules: dict[str, dict[str, Any]] = {
+            kind: {
+                "typical": tuple(engine.card["threshold"][f"{kind}_typical"]),
+                "least": tuple(engine.card["threshold"][f"{kind}_least"]),
+                "quantile": float(engine.card["threshold"]["quantile"]),
+            }
+            for kind in ("lattice", "sparse")
+        }
+        self._chains: OrderedDict[tuple[object, ...], Chain] = OrderedDict()
+        self._hold, self._held = hold_scale, dict[tuple[object, ...], tuple[_Oriented, int]]()
+
+    @property
+    def name(self) -> str:
+        """Back end and model."""
+        return self._network.name
+
+    @property
+    def card(self) -> dict[str, object]:
+        """What the session file records of the model."""
+        return {"engine": self._engine.name, "sha256": self._engine.sha256}
+
+    def detect(self, frame: Frame) -> Detections:
+        """Find the columns of a frame; nothing found is an empty answer with the reason among its flags."""
+        prepared = prepare(frame.pixels)
+        none = Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | prepared.frame_flags)
+        if prepared.frame_flags & Flag.CONSTANT:
+            return none
+        oriented = self._orient(prepared, frame)
+        if not oriented.scale.found:
+            return none
+        least = None
+        if self._detect.min_separation is not None:
+            least = separation_px(self._detect.min_separation, oriented.scale.spacing_px, frame.pixel_size_yx_nm)
+        seen, sigma = self._look(frame.pixels, prepared, oriented, least)
+        return _detections(seen, prepared.frame_flags, oriented.scale, sigma)
+
+    def warm_up(self, shape: tuple[int, int]) -> None:
+        """Allocate, compile and capture for frames of this shape that need no reduction."""
+        self._dog.warm_up(shape)
+        rows, cols = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in shape)
+        self._chain(shape, "uint16", (rows, cols), ROOM)
+
+    def close(self) -> None:
+        """Release graphs, buffers and the network."""
+        self._chains.clear()
+        self._network.close()
+
+    def _orient(self, prepared: Prepared, frame: Frame) -> _Oriented:
+        key = (frame.shape, frame.pixel_size_yx_nm if all(np.isfinite(frame.pixel_size_yx_nm)) else None)
+        held = self._held.get(key)
+        if self._hold and held is not None and held[1] > 0:
+            self._held[key] = held[0], held[1] - 1
+            return held[0]
+        turned, scale = self._dog.oriented(prepared)
+        oriented = _Oriented(scale, turned is not prepared)
+        if self._hold and scale.found:
+            self._held[key] = oriented, HELD_FRAMES
+        return oriented
+
+    def _look(
+        self, pixels: NDArray[Any], prepared: Prepared, oriented: _Oriented, least_px: float | None
+    ) -> tuple[Seen, float]:
+        """Run the chain, again at another scale when the network finds columns narrower or wider (as `UnetDetector.look`)."""
+        sigma = oriented.scale.column_sigma_px
+        raw, offset = pixels, prepared
+        if prepared.frame_flags & Flag.SANITISED or pixels.dtype.name not in RAW_TYPES:
+            raw, offset = prepared.image, Prepared(prepared.image, 0.0, prepared.frame_flags, prepared.ceiling)
+        for left in reversed(range(SECOND_LOOKS + 1)):
+            small = canonical_shape(prepared.image.shape, CANONICAL_SIGMA_PX / sigma)
+            factor = sqrt(small[0] / pixels.shape[0] * small[1] / pixels.shape[1])
+            padded = tuple(-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in small)
+            rule = self._map_rule(oriented.scale.kind, sigma * factor)
+            param = fill(
+                offset, sigma, small, (padded[0], padded[1]), rule, inverted=oriented.inverted, least_px=least_px
+            )
+            seen = self._seen(raw, param, (padded[0], padded[1]))
+            ratio = seen.column_sigma_px / (sigma * factor)
+            if not left or not np.isfinite(ratio) or NARROWER < ratio < WIDER or (factor == 1.0 and ratio < 1.0):
+                break
+            self._held.clear()
+            sigma *= min(max(ratio, 0.5), 2.0)
+        return seen, sigma
+
+    def _map_rule(self, kind: str, sigma_px: float) -> MapRule:
+        stride = self._network.stride
+        least = 0.5 if self._detect.threshold is None else self._detect.threshold
+        return MapRule(stride, FLOOR, RADIUS_SIGMA * sigma_px / stride, least_score=least, **self._rules[kind])
+
+    def _seen(self, raw: NDArray[Any], param: FloatArray, padded: tuple[int, int]) -> Seen:
+        room = ROOM
+        while True:
+            seen = self._chain((raw.shape[0], raw.shape[1]), raw.dtype.name, padded, room)(raw, param)
+            if seen.found <= room:
+                return seen
+            # more peaks than there was room for: once more with enough, and so for later frames of this kind
+            room = 1 << (seen.found - 1).bit_length()
+
+    def _chain(self, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int) -> Chain:
+        key = (shape, dtype, padded)
+        chain = self._chains.get(key)
+        if chain is None or chain.room < room:
+            self._chains.pop(key, None)
+            chain = Chain(self._run, self._network, shape, dtype, padded, room)
+            self._chains[key] = chain
+            if len(self._chains) > CHAINS_KEPT:
+                self._chains.popitem(last=False)
+        self._chains.move_to_end(key)
+        return chain
+
+
+def _detections(seen: Seen, frame_flags: int, scale: Scale, sigma_px: float) -> Detections:
+    """Order the device's table by (y, x) and make it the frame's answer."""
+    rows = seen.answer[seen.answer[:, Answer.KEPT] > 0]
+    if not len(rows):
+        return Detections.empty(int(Flag.EMPTY) | frame_flags, sigma_px)
+    rows = rows[np.lexsort((rows[:, Answer.X], rows[:, Answer.Y]))]
+    spacing = float(rows[:, Answer.NEAREST].mean()) if len(rows) > 1 else NAN
+    odd = int(Flag.SPACING_ODD) if _odd(spacing, scale.plane_px) else 0
+    return Detections(
+        rows[:, [Answer.Y, Answer.X]],
+        rows[:, Answer.SCORE].copy(),
+        rows[:, [Answer.SIGMA_Y, Answer.SIGMA_X]],
+        rows[:, Answer.AMPLITUDE].copy(),
+        rows[:, Answer.FLAGS].astype(np.int64),
+        spacing,
+        seen.fitted_sigma_px,
+        frame_flags | odd,
+    )

@@ -1,0 +1,160 @@
+"""One shape's way through the GPU: pinned staging in, kernels and network as one graph, pinned staging out, one wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomid_live.errors import ModelError
+from atomid_live.kernels import stages
+from atomid_live.kernels.launch import Launcher
+from atomid_live.kernels.layout import Answer, State
+from atomid_live.types import FloatArray
+
+if TYPE_CHECKING:
+    from atomid_live.backends.device import DeviceNetwork
+
+# Rows of the answer that are fetched before their number is known; a frame with more costs a second copy.
+FETCHED = 8192
+WARM_RUNS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What the device found.
+
+    Attributes
+    ----------
+    answer : ndarray, shape (N, 9), float64
+        Columns of `kernels.layout.Answer`, those suppressed included.
+    found : int
+        Peaks of the map; when larger than the room, `answer` is not complete.
+    fitted_sigma_px : float
+        Width used in the last pass of the fit.
+    spacing_px, column_sigma_px : float
+        The network's own opinion in pixels of its input; NaN where it has none.
+    """
+
+    answer: FloatArray = field(repr=False)
+    found: int
+    fitted_sigma_px: float
+    spacing_px: float
+    column_sigma_px: float
+
+
+@contextmanager
+def out_of_memory(what: str) -> Iterator[None]:
+    """Turn torch's exhausted memory into an error that says what to do."""
+    import torch
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(
+            f"GPU memory ran out for {what}: {error}; close other programs on the GPU, or take another --backend"
+        ) from error
+
+
+class Chain:
+    """Buffers, bound network and, on a GPU, stream and graph for one shape, type and room.
+
+    Parameters
+    ----------
+    run : Launcher
+    network : DeviceNetwork
+    shape, padded : (int, int)
+        Of the frame, and of the network's input.
+    dtype : str
+        NumPy name of the pixels' type, one of `kernels.stages.RAW_TYPES`.
+    room : int
+        Most peaks.
+    """
+
+    def __init__(
+        self, run: Launcher, network: DeviceNetwork, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int
+    ) -> None:
+        import torch
+
+        self.room = room
+        self._run, self._device = run, run.device
+        self._cuda = self._device.type == "cuda"
+        self._stream = torch.cuda.Stream(self._device) if self._cuda else None
+        self._graph: Any = None
+        self._capture = self._cuda and network.capturable
+        fetched = min(FETCHED, room)
+        with out_of_memory(f"frames of {shape}"), self._on_stream():
+            self._buffers = stages.allocate(shape, padded, room, self._device)
+            self._raw = torch.zeros(shape, dtype=getattr(torch, dtype), device=self._device)
+            self._staged = torch.zeros(shape, dtype=getattr(torch, dtype), pin_memory=self._cuda)
+            self._param = torch.zeros(self._buffers.param.shape, dtype=torch.float64, pin_memory=self._cuda)
+            self._numbers = torch.zeros(len(State) + 2, dtype=torch.float64, pin_memory=self._cuda)
+            self._answer = torch.zeros((fetched, len(Answer)), dtype=torch.float64, pin_memory=self._cuda)
+            self._sizes = torch.zeros(2, dtype=torch.float64, device=self._device)
+            self._infer = network.bind(self._buffers.contrast)
+        # a place of its own for the host's view, since every call would make a new one
+        self._staged_np, self._param_np = self._staged.numpy(), self._param.numpy()
+
+    def __call__(self, pixels: NDArray[Any], param: FloatArray) -> Seen:
+        """Run one frame; `pixels` (rows, cols) of this chain's shape and type, `param` from `kernels.frame_params.fill`."""
+        # the stream was waited for at the end of the last call, so the staging is free
+        np.copyto(self._staged_np, pixels)
+        np.copyto(self._param_np, param)
+        with out_of_memory(f"a frame of {pixels.shape}"), self._on_stream():
+            self._raw.copy_(self._staged, non_blocking=True)
+            self._buffers.param.copy_(self._param, non_blocking=True)
+            self._replay()
+            self._numbers[: len(State)].copy_(self._buffers.state, non_blocking=True)
+            self._numbers[len(State) :].copy_(self._sizes, non_blocking=True)
+            self._answer.copy_(self._buffers.answer[: len(self._answer)], non_blocking=True)
+            if self._stream is not None:
+                self._stream.synchronize()
+            return self._read()
+
+    def _read(self) -> Seen:
+        numbers = self._numbers.tolist()
+        count = min(int(numbers[State.COUNT]), self.room)
+        rows = self._answer if count <= len(self._answer) else self._buffers.answer[:count].cpu()
+        return Seen(
+            rows[:count].numpy().copy(), int(numbers[State.FOUND]), numbers[State.SIGMA], numbers[-2], numbers[-1]
+        )
+
+    def _body(self) -> None:
+        run, b = self._run, self._buffers
+        stages.normalise(run, b, self._raw)
+        heat, sizes = self._infer()
+        self._sizes.copy_(sizes)
+        stages.peaks(run, b, heat)
+        stages.starts(run, b, heat)
+        stages.refine(run, b)
+        stages.collect(run, b)
+
+    def _replay(self) -> None:
+        if not self._capture:
+            self._body()
+            return
+        if self._graph is None:
+            self._record()
+        self._graph.replay()
+
+    def _record(self) -> None:
+        """Run until all is loaded and allocated, then capture; only this thread is held to the rules of capturing."""
+        import torch
+
+        for _ in range(WARM_RUNS):
+            self._body()
+        assert self._stream is not None
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            self._body()
+        self._graph = graph
+
+    def _on_stream(self) -> Any:
+        import torch
+
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

@@ -1,0 +1,90 @@
+"""Where the numbers of one frame stand in the two small buffers that kernels read and write; CUDA sources get it from here."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+KNOTS = 8
+SPARE = 64
+
+
+class Param(IntEnum):
+    """Places in the float64 buffer that the host fills for each frame, so that a captured graph needs no new arguments."""
+
+    ROWS = 0
+    COLS = 1
+    SMALL_ROWS = 2
+    SMALL_COLS = 3
+    PITCH = 4
+    OFFSET = 5
+    INVERTED = 6
+    TOP = 7
+    SIGMA = 8
+    CEILING = 9
+    STRIDE = 10
+    MAP_ROWS = 11
+    MAP_COLS = 12
+    MAP_PITCH = 13
+    FLOOR = 14
+    RADIUS = 15
+    QUANTILE = 16
+    LEAST_SCORE = 17
+    LEAST_PX = 18
+    FACTOR_Y = 19
+    FACTOR_X = 20
+    BIN_PX = 21
+    KNOT_COUNT = 22
+    FIT_WIDTH = 23
+    TYPICAL = 24
+    LEAST = 32
+
+
+class State(IntEnum):
+    """Places in the float64 buffer that kernels fill for each frame."""
+
+    FOUND = 0
+    COUNT = 1
+    SIGMA = 2
+    SHRINK = 3
+    CHANGED = 4
+    THRESHOLD = 5
+    SPACING = 6
+    HEIGHT_RANK = 7
+
+
+class Column(IntEnum):
+    """Columns of the fit's table, one row per candidate."""
+
+    Y = 0
+    X = 1
+    AMPLITUDE = 2
+    BACKGROUND = 3
+    NOISE = 4
+    VAR_Y = 5
+    VAR_X = 6
+    OK = 7
+    EDGE = 8
+
+
+class Answer(IntEnum):
+    """Columns of the table that goes back to the host."""
+
+    Y = 0
+    X = 1
+    SCORE = 2
+    SIGMA_Y = 3
+    SIGMA_X = 4
+    AMPLITUDE = 5
+    FLAGS = 6
+    NEAREST = 7
+    KEPT = 8
+
+
+def defines() -> str:
+    """Preprocessor lines that give the sources the same names, e.g. ``#define P_ROWS 0``."""
+    lines = [
+        f"#define {letter}_{item.name} {int(item)}"
+        for letter, kind in (("P", Param), ("S", State), ("C", Column), ("A", Answer))
+        for item in kind
+    ]
+    return "\n".join([*lines, f"#define C_WIDTH {len(Column)}", f"#define A_WIDTH {len(Answer)}"]) + "\n"
