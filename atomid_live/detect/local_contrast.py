@@ -53,7 +53,7 @@ def local_contrast(image: Image) -> Image:
     """
     rows, cols = image.shape
     pad = cv2.copyMakeBorder(image, 0, -rows % _CELL, 0, -cols % _CELL, cv2.BORDER_REPLICATE)
-    pad = pad - np.float32(pad[:: _CELL, :: _CELL].mean())
+    pad = pad - np.float32(pad[::_CELL, ::_CELL].mean())
     size = (pad.shape[1] // _CELL, pad.shape[0] // _CELL)
     sigma = WINDOW_PX / _CELL
     blur = {"ksize": (0, 0), "sigmaX": sigma, "borderType": cv2.BORDER_REFLECT}
