@@ -9,7 +9,7 @@ import zmq
 
 def main(address: str = "tcp://127.0.0.1:5556", count: int = 0) -> None:
     """Print a line per result; stops after `count` results, 0 for never."""
-    socket = zmq.Context().socket(zmq.SUB)
+    socket = zmq.Context.instance().socket(zmq.SUB)
     socket.connect(address)
     socket.subscribe(b"atomid.result")
     number = 0
@@ -22,6 +22,7 @@ def main(address: str = "tcp://127.0.0.1:5556", count: int = 0) -> None:
         }
         print(header["sequence"], header["columns"], header["drift"]["total_xy_px"], arrays["xy_px"][:1], flush=True)
         number += 1
+    socket.close()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import zmq
 
 def main(address: str = "tcp://127.0.0.1:5555", count: int = 10, pace_s: float = 1.0) -> None:
     """Publish `count` frames of a square lattice that moves two pixels to the right each time."""
-    socket = zmq.Context().socket(zmq.PUB)
+    socket = zmq.Context.instance().socket(zmq.PUB)
     socket.bind(address)
     time.sleep(1.0)  # a subscriber that connects later misses what was sent before
     y, x = np.mgrid[0:512, 0:640]
