@@ -20,6 +20,7 @@ SMOOTH_SPACINGS = (0.1, 0.18)
 REACHES_SPACINGS = (4.6, 8.0)
 SOURCES = (1600, 1000)
 TOP_FRACTION = 0.75
+GRAIN_TOP_FRACTION = 0.5
 CLOSURE_FRACTION = 0.5
 LEAST_HEIGHT = 0.18
 LEAST_SINE = 0.3
@@ -175,7 +176,8 @@ def _best_pair(density: PairDensity, spacing_px: float, below_px: float) -> Basi
     vectors, heights = vectors[short], heights[short]
     if len(heights) < 2:
         return None
-    strong = heights >= max(TOP_FRACTION * heights.max(), LEAST_HEIGHT, 5 * density.noise)
+    fraction = TOP_FRACTION if np.isinf(below_px) else GRAIN_TOP_FRACTION
+    strong = heights >= max(fraction * heights.max(), LEAST_HEIGHT, 5 * density.noise)
     vectors, heights = vectors[strong][:CANDIDATES], heights[strong][:CANDIDATES]
     length = np.hypot(vectors[:, 0], vectors[:, 1])
     for j in range(1, len(vectors)):
@@ -203,7 +205,7 @@ def find_basis(yx_px: FloatArray, bins: Bins, spacing_px: float, below_px: float
     spacing_px : float
         Typical distance of nearest columns in pixels; it sets bins and reach, not the answer.
     below_px : float
-        Vectors this long or longer are left out.
+        Vectors this long or longer are left out; then peaks of one grain beside those that two grains share count too.
 
     Returns
     -------

@@ -45,6 +45,8 @@ class Columns:
         Nodes, and the straight lattice through the columns.
     spacing : float
         Mean nearest-neighbour distance in the same pixels.
+    poor : ndarray of bool, shape (N,), optional
+        Columns whose position is not to be trusted: they get a strain from their neighbours but give none to them.
     """
 
     yx: FloatArray = field(repr=False)
@@ -54,6 +56,7 @@ class Columns:
     table: NodeTable = field(repr=False)
     fit: LatticeFit
     spacing: float
+    poor: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +161,7 @@ def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float) -> _Te
 
 
 @numba.njit(nogil=True, cache=True)
-def _fit_columns(at, site, todo, uy, ux, run, offset, diff, weight, stray2, full, part, out):  # type: ignore[no-untyped-def]
+def _fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, full, part, out):  # type: ignore[no-untyped-def]
     """Fit the columns of `todo`; `at` is their place in the padded displacement arrays, where 1e9 stands for no column.
 
     out[i] = (Gyy, Gyx, Gxy, Gxx, Cyy, Cyx, Cxx, residual square sum, freedom, neighbours, Yinv yy, yx, xx).
@@ -170,11 +173,13 @@ def _fit_columns(at, site, todo, uy, ux, run, offset, diff, weight, stray2, full
         out[i, 9] = 0.0
         if not todo[i]:
             continue
-        y0, x0 = uy[at[i]], ux[at[i]]
+        y0, x0 = own[i, 0], own[i, 1]
         yyy, yyx, yxx = 0.0, 0.0, 0.0
         gyy, gyx, gxy, gxx = 0.0, 0.0, 0.0, 0.0
         zyy, zyx, zxx = 0.0, 0.0, 0.0
-        rest, freedom, near = 0.0, 0.0, -1
+        rest, freedom, near = 0.0, 0.0, 0
+        if uy[at[i]] == y0:
+            near = -1
         for s in range(classes):
             m[:] = full[site[i], s]
             u1, u2, uyy, uyx, uxy, uxx, uu = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -246,7 +251,7 @@ def _fit_columns(at, site, todo, uy, ux, run, offset, diff, weight, stray2, full
 
 
 @numba.njit(nogil=True, cache=True)
-def _mean_weights(at, site, uy, ux, run, offset, diff, weight, stray2, full, part, out, sample):  # type: ignore[no-untyped-def]
+def _mean_weights(at, own, site, uy, ux, run, offset, diff, weight, stray2, full, part, out, sample):  # type: ignore[no-untyped-def]
     """Coefficients (nodes, 2) with which each node's displacement along y and x enters the mean gradient along y and x."""
     share = np.zeros((len(uy), 2))
     fits = 0
@@ -254,7 +259,7 @@ def _mean_weights(at, site, uy, ux, run, offset, diff, weight, stray2, full, par
         if not sample[i] or np.isnan(out[i, 0]):
             continue
         fits += 1
-        y0, x0 = uy[at[i]], ux[at[i]]
+        y0, x0 = own[i, 0], own[i, 1]
         for s in range(full.shape[1]):
             first, last = run[site[i], s], run[site[i], s + 1]
             w0, wy, wx = 0.0, 0.0, 0.0
@@ -285,6 +290,8 @@ def _class_weights(columns: Columns) -> tuple[FloatArray, np.ndarray, float]:
     """Relative weight per class, columns fit for use, and the typical variance in square pixels (NaN when unknown)."""
     classes = int(columns.site.max()) + 1
     indexed = columns.site >= 0
+    if columns.poor is not None and (indexed & ~columns.poor).any():
+        indexed = indexed & ~columns.poor
     known = np.isfinite(columns.variance) & (columns.variance > 0) & indexed
     if known.sum() < 0.5 * indexed.sum():
         return np.ones(classes), indexed, float("nan")
@@ -297,22 +304,29 @@ def _class_weights(columns: Columns) -> tuple[FloatArray, np.ndarray, float]:
 
 @dataclass(frozen=True, slots=True)
 class _Nodes:
-    """Displacements from the straight lattice on a padded grid of nodes, flattened; 1e9 where no usable column is."""
+    """Displacements from the straight lattice on a padded grid of nodes, flattened; 1e9 where no usable column is.
+
+    `at` is each column's place in it and `own` its displacement, usable or not; `todo` says which columns have both.
+    """
 
     uy: FloatArray
     ux: FloatArray
     at: IntArray
-    use: np.ndarray
+    own: FloatArray
+    todo: np.ndarray
     shape: tuple[int, int, int]
 
 
 def _nodes(columns: Columns, straight: FloatArray, use: np.ndarray, span: int) -> _Nodes:
+    todo = (columns.site >= 0) & np.isfinite(straight[:, 0])
+    use = use & todo
     cell = columns.cell - columns.table.low + span
     shape = (columns.table.column.shape[0], *(n + 2 * span for n in columns.table.column.shape[1:]))
-    at = np.where(use, (columns.site * shape[1] + cell[:, 0]) * shape[2] + cell[:, 1], 0)
+    at = np.where(todo, (columns.site * shape[1] + cell[:, 0]) * shape[2] + cell[:, 1], 0)
+    own = columns.yx - straight
     uy, ux = np.full(int(np.prod(shape)), ABSENT), np.full(int(np.prod(shape)), ABSENT)
-    uy[at[use]], ux[at[use]] = (columns.yx - straight)[use].T
-    return _Nodes(uy, ux, at, use, shape)
+    uy[at[use]], ux[at[use]] = own[use].T
+    return _Nodes(uy, ux, at, own, todo, shape)
 
 
 def _sample(columns: Columns, fit: LatticeFit, window: float) -> np.ndarray:
@@ -347,9 +361,9 @@ def measure_deformation(
     Returns
     -------
     Deformation
-        Classes are weighted by their inverse variance; columns of ten times their class's variance are left out. The error
-        of exx for equal errors sigma and density rho is sigma / (sqrt(8 pi rho) w^2) (SCIENCE 2.6) where the window lies
-        within the crystal.
+        Classes are weighted by their inverse variance; poor columns, and those of ten times their class's variance, give
+        none. The error of exx for equal errors sigma and density rho is sigma / (sqrt(8 pi rho) w^2) (SCIENCE 2.6) where the
+        window lies within the crystal.
     """
     part, use, typical = _class_weights(columns)
     fit = columns.fit if reference is None else reference.fit
@@ -358,7 +372,6 @@ def measure_deformation(
         straight = fit.origin_yx_px[site] + columns.cell @ fit.matrix.T
     else:
         straight = reference.yx
-        use = use & np.isfinite(straight[:, 0])
     template = _template(fit, window)
     nodes = _nodes(columns, straight, use, template.span)
     stretch = np.array([nodes.shape[1] * nodes.shape[2], nodes.shape[2], 1])
@@ -366,13 +379,14 @@ def measure_deformation(
     offset = (template.site - own) * stretch[0] + template.step @ stretch[1:]
     shape = (template.run, offset, template.difference, template.weight, template.stray2, template.full, part)
     out = np.empty((len(columns.yx), 13))
-    _fit_columns(nodes.at, columns.site, use if only is None else use & only, nodes.uy, nodes.ux, *shape, out)
+    todo = nodes.todo if only is None else nodes.todo & only
+    _fit_columns(nodes.at, nodes.own, columns.site, todo, nodes.uy, nodes.ux, *shape, out)
     gradient = np.empty((len(out), 2, 2))
     gradient[:, 0, 0], gradient[:, 0, 1] = 1 + out[:, 3], out[:, 2]
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
     d2min = out[:, 7] / (2 * np.maximum(out[:, 8], 1e-9))
     sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
-    share = _mean_weights(nodes.at, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window))
+    share = _mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window))
     square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
     sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
     sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)

@@ -85,7 +85,7 @@ class NodeAverage:
         mean = self._lookup(site, cell)
         if np.isfinite(mean[:, 0]).any():
             self._shift = np.nanmedian(columns.yx - mean, axis=0)
-        use = site >= 0
+        use = site >= 0 if columns.poor is None else (site >= 0) & ~columns.poor
         at = (site[use], *(cell[use] - self._low).T)
         self._sum[at] += columns.yx[use] - self._shift
         self._hits[at] += 1

@@ -287,7 +287,8 @@ def _columns(detections: Detections, lattice: Lattice, window: Window) -> Column
     table = node_table(lattice.cell, lattice.site)
     fit = fit_lattice(yx, lattice.cell, lattice.site)
     spacing = float(detections.spacing_px * np.sqrt(scale.prod()))
-    return Columns(yx, variance, lattice.cell, lattice.site, table, fit, spacing)
+    poor = (detections.flags & (Flag.EDGE | Flag.FIT_FAILED)) != 0
+    return Columns(yx, variance, lattice.cell, lattice.site, table, fit, spacing, poor)
 
 
 def _joined(known: Deformation, rest: Deformation, lacking: np.ndarray, to_reference: FloatArray) -> _Outcome:
