@@ -1,7 +1,7 @@
 """The slow relief of a frame: contamination, thickness, edges, far wider than a cell, and how well candidate shifts fit it.
 
 The frame is smoothed until the lattice is gone. One cell more or less changes the difference to the reference only a little,
-but over the whole frame: the ratio of variances, times the number of independent samples, is evidence in nats. Planes are
+but over the whole frame: the correlation, with the number of independent samples, is evidence in nats. Planes are
 taken off within the overlap: any filter tied to the frame would pull the answer towards no shift.
 """
 
@@ -25,6 +25,7 @@ CAUTION = 0.5
 MOST_FRAMES = 16
 STRIDE = 5
 OUTLIER_SIGMAS = 3.0
+MOST_ALIKE = 0.999
 
 
 @njit(nogil=True, cache=True, fastmath=True)
@@ -144,7 +145,7 @@ class Relief:
         self._count = np.where(known, np.maximum(age, 1), np.float32(1)).astype(np.float32)
 
     def nats(self, relief: Image, shifts_yx: FloatArray) -> FloatArray:
-        """Evidence of each shift against "nothing in common"; zero where there is no relief."""
+        """Evidence of each shift against "nothing in common"; slightly negative where there is no relief."""
         answer = np.zeros(len(shifts_yx))
         if self._mean is None:
             return answer
@@ -153,6 +154,9 @@ class Relief:
         margin = min(math.ceil(2 * self._smooth), min(relief.shape) // 8)
         for k, (dy, dx) in enumerate(shifts_yx / self._factor):
             number, mine, theirs, difference = _variances(self._mean, relief, (float(dy), float(dx)), margin, STRIDE)
-            if difference > 0 and mine > 0 and theirs > 0:
-                answer[k] = -0.5 * CAUTION * number * independent * math.log(difference / (mine + theirs))
+            if mine > 0 and theirs > 0:
+                like = min(max((mine + theirs - difference) / (2 * math.sqrt(mine * theirs)), 0.0), MOST_ALIKE)
+                samples = number * independent
+                # profile likelihood of a correlation, less what one free parameter costs (Schwarz)
+                answer[k] = -0.5 * CAUTION * samples * math.log1p(-like * like) - 0.5 * math.log1p(samples)
         return answer
