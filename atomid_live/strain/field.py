@@ -362,7 +362,7 @@ def measure_deformation(
     -------
     Deformation
         Classes are weighted by their inverse variance; poor columns, and those of ten times their class's variance, give
-        none. The error of exx for equal errors sigma and density rho is sigma / (sqrt(8 pi rho) w^2) (SCIENCE 2.6) where the
+        none. The error of exx for equal errors sigma and density rho is sigma / (sqrt(8 pi rho) w^2) where the
         window lies within the crystal.
     """
     part, use, typical = _class_weights(columns)

@@ -195,7 +195,7 @@ def gpa(frame: Frame, lattice: Lattice, settings: StrainSettings) -> GpaField:
     GpaField
         Empty, with a reason, without a lattice or without two reflections that stand out. Points nearer to the border than
         2.25 windows, and points of weak or far-off phase, are NaN. Error of exx
-        for equal column errors: sigma / (sqrt(8 pi rho) w^2), SCIENCE 2.6.
+        for equal column errors: sigma / (sqrt(8 pi rho) w^2).
     """
     if not lattice.found:
         return GpaField(reason=lattice.reason or "no lattice")

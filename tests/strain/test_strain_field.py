@@ -1,4 +1,4 @@
-"""Strain per column against known truth: zero, uniform, uneven, and the noise the formulas promise (SCIENCE 2.6, 4.2)."""
+"""Strain per column against known truth: zero, uniform, uneven, and the noise the formulas promise."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_poor_class_weighs_less():
 
 
 def test_no_site_bias_in_res2():
-    """Four sites, one answer each: mean strain per class agrees within 3e-4 (SCIENCE E4)."""
+    """Four sites, one answer each: mean strain per class agrees within 3e-4."""
     points, _ = crystal("res2", (700, 820), PX, 11)
     detections, who = seen(deform(points, (700, 820), xx=0.01, yy=0.004), (700, 820), 0.1, np.random.default_rng(2))
     columns = columns_of(detections, (700, 820))

@@ -43,7 +43,7 @@ def test_formula_is_what_a_scan_does(percent_yx):
 
 
 def test_size_of_the_effect():
-    """10 pm/s along y, 10.5 s a frame of 12.7 nm: 0.83 % (SCIENCE 4.5)."""
+    """10 pm/s along y, 10.5 s a frame of 12.7 nm: 0.83 %."""
     f = apparent_gradient((0.010 / (12.7 / 1024), 0.0), 10.5 / 1024)
     assert f[1, 1] - 1 == pytest.approx(0.0083, rel=0.02)
 

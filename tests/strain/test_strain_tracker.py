@@ -214,7 +214,7 @@ def test_drift_within_the_frame_is_told_and_not_alarmed():
 
 
 def test_step_is_seen_in_two_frames():
-    """0.5 % at frame 20 with a window of 1 nm: an alarm within two frames, none before (SCIENCE E7)."""
+    """0.5 % at frame 20 with a window of 1 nm: an alarm within two frames, none before."""
     strains = [{"xx": 0.005} if k >= 20 else {} for k in range(26)]
     rows = run(StrainTracker(StrainSettings(window_nm=1.0)), Series("hexagonal", drift=(0.3, -0.2)), strains)
     loud = [k for k, (_, r) in enumerate(rows) if r.alarm]
