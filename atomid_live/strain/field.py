@@ -120,10 +120,11 @@ class _Template:
 
 def _template(fit: LatticeFit, window: float) -> _Template:
     """Template of a lattice; one reference serves many frames, so the last few are kept."""
-    return _template_of(fit.matrix.tobytes(), fit.origin_yx_px.tobytes(), window)
+    offset = np.round(fit.origin_yx_px - fit.origin_yx_px[0], 6) + 0.0
+    return _template_of(fit.matrix.tobytes(), offset.tobytes(), window)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float) -> _Template:
     matrix = np.frombuffer(matrix_bytes).reshape(2, 2)
     origin = np.frombuffer(origin_bytes).reshape(-1, 2)
@@ -342,7 +343,11 @@ def _sample(columns: Columns, fit: LatticeFit, window: float) -> np.ndarray:
 
 
 def measure_deformation(
-    columns: Columns, window: float, reference: Reference | None = None, only: np.ndarray | None = None
+    columns: Columns,
+    window: float,
+    reference: Reference | None = None,
+    only: np.ndarray | None = None,
+    with_sem: bool = True,
 ) -> Deformation:
     """Fit the deformation gradient at every indexed column.
 
@@ -357,6 +362,8 @@ def measure_deformation(
         reference does not know takes no part and stays NaN.
     only : ndarray of bool, shape (N,), optional
         Columns to give a tensor to; all take part as neighbours.
+    with_sem : bool
+        Whether the error of the mean is wanted (a third of the time); NaN otherwise.
 
     Returns
     -------
@@ -386,9 +393,11 @@ def measure_deformation(
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
     d2min = out[:, 7] / (2 * np.maximum(out[:, 8], 1e-9))
     sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
-    share = _mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window))
-    square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
-    sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
+    sem = (float("nan"),) * 3
+    if with_sem:
+        share = _mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window))
+        square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
+        sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
     sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)
     return Deformation(gradient, sigma, out[:, 9].astype(np.int64), d2min, float(np.sqrt(sigma2)), sem)
 

@@ -164,7 +164,9 @@ class StrainTracker:
         share = float(lacking.sum() / max(indexed.sum(), 1))
         if share <= UNKNOWN_SHARE:
             return _Outcome(known.gradient, known.sigma, known.sem, to_reference)
-        rest = measure_deformation(columns, window.px, only=lacking)
+        fit = reference.fit
+        straight = fit.origin_yx_px[np.maximum(columns.site, 0)] + columns.cell @ fit.matrix.T
+        rest = measure_deformation(columns, window.px, Reference(fit, straight), only=lacking, with_sem=share > 0.5)
         return _joined(known, rest, lacking, to_reference)
 
     def _refused(self, reason: str, count: int, reading: Reading, window: Window) -> tuple[StrainField, Reading]:
@@ -292,11 +294,15 @@ def _columns(detections: Detections, lattice: Lattice, window: Window) -> Column
 
 
 def _joined(known: Deformation, rest: Deformation, lacking: np.ndarray, to_reference: FloatArray) -> _Outcome:
-    """Columns the reference never saw are compared with its mean lattice."""
-    gradient = np.where(lacking[:, None, None], rest.gradient @ to_reference, known.gradient)
+    """Columns the reference never saw are compared with its mean lattice; while few, the others' error stands."""
+    gradient = np.where(lacking[:, None, None], rest.gradient, known.gradient)
     sigma = np.where(lacking, rest.sigma, known.sigma)
     outside = float(np.isfinite(rest.sigma[lacking]).sum() / max(np.isfinite(sigma).sum(), 1))
-    sem = np.hypot((1 - outside) * np.nan_to_num(known.sem), outside * np.nan_to_num(rest.sem))
+    sem = (
+        known.sem
+        if np.isnan(rest.sem[0])
+        else tuple(float(v) for v in np.hypot((1 - outside) * np.nan_to_num(known.sem), outside * np.array(rest.sem)))
+    )
     remark = f"{outside:.0%} of the columns lie outside the reference area and are compared with its mean lattice"
     return _Outcome(
         gradient, sigma, (float(sem[0]), float(sem[1]), float(sem[2])), to_reference, remark if outside > 0.05 else ""
