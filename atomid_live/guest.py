@@ -14,13 +14,14 @@ def default_threads() -> int:
 
 
 def behave(threads: int | None) -> int:
-    """Lower this process's priority, limit library threads, and return the number of threads to use.
+    """Lower this process's priority, keep libraries to one thread, and return how many threads a network may use.
 
-    Must run before numpy, numba or cv2 are imported: they read their thread limits at import.
+    Linear algebra on several threads waits for the slowest by spinning, and on a PC that is busy acquiring that costs
+    hundreds of milliseconds a frame. Must run before numpy, numba or cv2 are imported: they read their limits at import.
     """
     count = threads or default_threads()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(count)
+        os.environ[name] = "1"
     with contextlib.suppress(OSError, AttributeError):
         if sys.platform == "win32":
             import ctypes

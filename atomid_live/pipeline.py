@@ -19,9 +19,19 @@ from atomid_live.flags import Flag
 from atomid_live.lattice import find_lattice
 from atomid_live.protocols import Detector
 from atomid_live.settings import Settings
+from atomid_live.simulate.acquire import Session
+from atomid_live.simulate.publish import as_frame
+from atomid_live.simulate.scenario import Scenario
+from atomid_live.strain import warm_up as warm_up_strain
 from atomid_live.strain.gpa import gpa
 from atomid_live.strain.tracker import StrainTracker
 from atomid_live.types import Frame, Measurement, Result
+
+_WARM_UP_FRAMES = 3
+
+
+def _rehearsal(shape: tuple[int, int]) -> Scenario:
+    return Scenario(crystal="mos2", shape=shape, pixel_size_nm=0.02, frames=_WARM_UP_FRAMES, drift_px_per_frame=(0.7, -1.3))
 
 
 class Stopwatch:
@@ -63,8 +73,20 @@ class Pipeline:
         self._strain = StrainTracker(settings.strain)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
-        """Compile and allocate everything for frames of this shape, leaving no trace in the trackers."""
+        """Compile and allocate everything for frames of this shape, leaving no trace in the trackers.
+
+        A few simulated frames go through a pipeline that is thrown away: code that only a second or third frame reaches
+        (registration, a complete strain reference) is compiled too.
+        """
         self.detector.warm_up(shape)
+        warm_up_strain()
+        settings = self._settings.model_copy(
+            update={"strain": self._settings.strain.model_copy(update={"reference": f"first:{_WARM_UP_FRAMES - 1}"})}
+        )
+        rehearsal, frames = Pipeline(self.detector, settings), Session(_rehearsal(shape))
+        rehearsal._drift.warm_up(shape)
+        for frame in frames:
+            rehearsal.process(as_frame(frames.scenario, frame, frame.index))
 
     def measure(self, frame: Frame) -> Measurement:
         """Find columns, lattice and GPA of one frame alone."""
