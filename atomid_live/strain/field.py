@@ -118,20 +118,21 @@ class _Template:
     span: int
 
 
-def _template(fit: LatticeFit, window: float) -> _Template:
+def _template(fit: LatticeFit, window: float, cells: int) -> _Template:
     """Template of a lattice; one reference serves many frames, so the last few are kept."""
     offset = np.round(fit.origin_yx_px - fit.origin_yx_px[0], 6) + 0.0
-    return _template_of(fit.matrix.tobytes(), offset.tobytes(), window)
+    return _template_of(fit.matrix.tobytes(), offset.tobytes(), window, -(-cells // 8) * 8)
 
 
 @lru_cache(maxsize=8)
-def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float) -> _Template:
+def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float, cells: int) -> _Template:
     matrix = np.frombuffer(matrix_bytes).reshape(2, 2)
     origin = np.frombuffer(origin_bytes).reshape(-1, 2)
     spacing = float(np.sqrt(abs(np.linalg.det(matrix)) / len(origin)))
     reach = CUT_WINDOWS * window
     inverse = np.linalg.inv(matrix)
     span = int(np.ceil(np.hypot(inverse[:, 0], inverse[:, 1]) * reach).max()) + 1
+    span = min(span, cells + 1)
     axis = np.arange(-span, span + 1)
     step = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
     shift = np.linalg.solve(matrix, (origin - origin[0]).T).T
@@ -379,7 +380,7 @@ def measure_deformation(
         straight = fit.origin_yx_px[site] + columns.cell @ fit.matrix.T
     else:
         straight = reference.yx
-    template = _template(fit, window)
+    template = _template(fit, window, max(columns.table.column.shape[1:]))
     nodes = _nodes(columns, straight, use, template.span)
     stretch = np.array([nodes.shape[1] * nodes.shape[2], nodes.shape[2], 1])
     own = np.repeat(np.arange(len(template.run)), template.run[:, -1] - template.run[:, 0])

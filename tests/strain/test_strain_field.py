@@ -214,3 +214,14 @@ def test_lattice_fit_reference_carries_strain():
     exx, eyy, _, _ = strain_of(measure_deformation(columns, 40.0, reference).gradient)
     assert np.nanmean(exx) == pytest.approx(0.01, abs=1e-6)
     assert np.nanmean(eyy) == pytest.approx(0.01, abs=1e-6)
+
+
+def test_a_window_wider_than_the_frame_is_one_fit_of_all():
+    """It must neither run out of memory nor time, and reads the whole frame's deformation at every column."""
+    points, _ = crystal("hexagonal", SHAPE, PX, 11)
+    detections, who = seen(deform(points, SHAPE, xx=0.01, xy=0.004), SHAPE)
+    columns = columns_of(detections)
+    result = measure_deformation(columns, 4000.0, against_truth(columns, points, who))
+    exx, _, exy, _ = strain_of(result.gradient)
+    assert exx == pytest.approx(0.01, abs=1e-6)
+    assert exy == pytest.approx(0.004, abs=1e-6)
