@@ -26,6 +26,8 @@ WEIGHT_RANGE = (0.05, 20.0)
 POOR_VARIANCE = 10.0
 RESIDUAL_COLUMNS = 30
 SAMPLE_WINDOWS = 1.5
+MANY_NEIGHBOURS = 450.0
+THIN_WINDOWS = 0.5
 ABSENT = 1e9
 
 
@@ -343,6 +345,41 @@ def _sample(columns: Columns, fit: LatticeFit, window: float) -> np.ndarray:
     return np.asarray((columns.site == 0) & (columns.cell % every == 0).all(axis=1))
 
 
+def _thinning(columns: Columns, fit: LatticeFit, window: float) -> int:
+    """Every how many cells one column is fitted, where the window is so wide that strain cannot change between; 0 fits all."""
+    neighbours = np.pi * (CUT_WINDOWS * window) ** 2 * len(fit.origin_yx_px) / fit.area_px2
+    if neighbours < MANY_NEIGHBOURS:
+        return 0
+    longest = float(np.hypot(fit.matrix[0], fit.matrix[1]).max())
+    across = int(min(columns.table.column.shape[1:]))
+    return max(1, min(int(THIN_WINDOWS * window / longest), across // 8))
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill_between(cell, todo, first_class, low, every, out):  # type: ignore[no-untyped-def]
+    """Give the columns between fitted nodes of the first class the bilinear mean of those around them."""
+    ni, nj = first_class.shape
+    for i in range(len(cell)):
+        if not todo[i] or not np.isnan(out[i, 0]):
+            continue
+        i0, j0 = cell[i, 0] // every * every, cell[i, 1] // every * every
+        fi, fj = (cell[i, 0] - i0) / every, (cell[i, 1] - j0) / every
+        total = 0.0
+        held = np.zeros(10)
+        for di in range(2):
+            for dj in range(2):
+                p, q = i0 + di * every - low[0], j0 + dj * every - low[1]
+                w = (fi if di else 1 - fi) * (fj if dj else 1 - fj)
+                if w > 0 and 0 <= p < ni and 0 <= q < nj:
+                    k = first_class[p, q]
+                    if k >= 0 and out[k, 8] == out[k, 8]:
+                        total += w
+                        held += w * out[k, :10]
+        if total > 0:
+            out[i, :7] = held[:7] / total
+            out[i, 9] = held[9] / total
+
+
 def measure_deformation(
     columns: Columns,
     window: float,
@@ -388,7 +425,19 @@ def measure_deformation(
     shape = (template.run, offset, template.difference, template.weight, template.stray2, template.full, part)
     out = np.empty((len(columns.yx), 13))
     todo = nodes.todo if only is None else nodes.todo & only
-    _fit_columns(nodes.at, nodes.own, columns.site, todo, nodes.uy, nodes.ux, *shape, out)
+    every = _thinning(columns, fit, window)
+    sample = _sample(columns, fit, window)
+    fit_some = (nodes.at, nodes.own, columns.site)
+    if every:
+        sample = (columns.site == 0) & (columns.cell % every == 0).all(axis=1)
+        _fit_columns(*fit_some, nodes.todo & sample, nodes.uy, nodes.ux, *shape, out)
+        _fill_between(columns.cell, todo, columns.table.column[0], columns.table.low, every, out)
+        left = todo & np.isnan(out[:, 0])
+        rest = np.empty_like(out)
+        _fit_columns(*fit_some, left, nodes.uy, nodes.ux, *shape, rest)
+        out[left] = rest[left]
+    else:
+        _fit_columns(*fit_some, todo, nodes.uy, nodes.ux, *shape, out)
     gradient = np.empty((len(out), 2, 2))
     gradient[:, 0, 0], gradient[:, 0, 1] = 1 + out[:, 3], out[:, 2]
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
@@ -396,7 +445,7 @@ def measure_deformation(
     sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
     sem = (float("nan"),) * 3
     if with_sem:
-        share = _mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, _sample(columns, fit, window))
+        share = _mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, sample)
         square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
         sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
     sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)

@@ -225,3 +225,24 @@ def test_a_window_wider_than_the_frame_is_one_fit_of_all():
     exx, _, exy, _ = strain_of(result.gradient)
     assert exx == pytest.approx(0.01, abs=1e-6)
     assert exy == pytest.approx(0.004, abs=1e-6)
+
+
+def test_wide_windows_are_thinned_without_harm(monkeypatch):
+    """Fitting every few cells under a wide window gives the map, the errors and the mean's error of fitting all."""
+    from atomid_live.strain import field
+
+    points, _ = crystal("honeycomb", SHAPE, 0.006, 11)
+    moved = points + np.stack([np.zeros(len(points)), 5e-5 * (points[:, 1] - 260) ** 2 / 2], axis=1)
+    detections, who = seen(moved, SHAPE, 0.5)
+    columns = columns_of(detections)
+    reference = against_truth(columns, points, who)
+    columns = Columns(columns.yx, columns.variance, columns.cell, columns.site, columns.table, columns.fit, columns.spacing)
+    monkeypatch.setattr(field, "MANY_NEIGHBOURS", 1e9)
+    every = measure_deformation(columns, 120.0, reference)
+    monkeypatch.setattr(field, "MANY_NEIGHBOURS", 10.0)
+    thinned = measure_deformation(columns, 120.0, reference)
+    assert thinned.valid.all()
+    assert np.abs(thinned.gradient - every.gradient).max() < 0.12 * np.ptp(every.gradient[:, 0, 0])
+    assert np.abs(thinned.gradient - every.gradient).std() < 0.02 * np.ptp(every.gradient[:, 0, 0])
+    assert thinned.sem == pytest.approx(every.sem, rel=0.3)
+    assert np.median(thinned.sigma) == pytest.approx(np.median(every.sigma), rel=0.1)
