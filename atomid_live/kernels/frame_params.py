@@ -96,7 +96,8 @@ def fill(
         Param.SIGMA: sigma_px, Param.CEILING: float("inf") if inverted else prepared.ceiling, Param.STRIDE: rule.stride,
         Param.MAP_ROWS: ceil(small[0] / rule.stride), Param.MAP_COLS: ceil(small[1] / rule.stride),
         Param.MAP_PITCH: padded[1] // rule.stride, Param.FLOOR: rule.floor, Param.RADIUS: rule.radius_px,
-        Param.QUANTILE: rule.quantile, Param.LEAST_SCORE: rule.least_score, Param.LEAST_PX: NAN if least_px is None else least_px,
+        Param.QUANTILE: rule.quantile, Param.LEAST_SCORE: rule.least_score,
+        Param.LEAST_PX: NAN if least_px is None else least_px,
         Param.FACTOR_Y: small[0] / rows, Param.FACTOR_X: small[1] / cols, Param.BIN_PX: bin_px(sigma_px),
         Param.KNOT_COUNT: len(rule.typical), Param.FIT_WIDTH: fit_width,
     }  # fmt: skip

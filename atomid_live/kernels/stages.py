@@ -95,7 +95,7 @@ def allocate(shape: tuple[int, int], padded: tuple[int, int], room: int, device:
 
 
 def normalise(run: Launcher, b: Buffers, raw: Any) -> None:
-    """Fill `image` (bright columns, offset taken away), `small` (canonical scale) and `contrast` (network input) from raw pixels.
+    """Fill `image` (bright columns, no offset), `small` (canonical scale) and `contrast` (network input) from raw pixels.
 
     `raw` has the frame's shape and a type of `RAW_TYPES`.
     """

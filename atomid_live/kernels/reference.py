@@ -1,0 +1,228 @@
+"""The rules of the kernels, one plain NumPy function each, in float64: what all other versions are held to."""
+
+from __future__ import annotations
+
+from math import ceil, floor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomid_live.kernels.layout import Column
+from atomid_live.types import FloatArray, IntArray
+
+CELL, BLUR_CELLS, REACH, LIMIT = 8, 2.0, 8, 6.0
+WINDOW, MODEL, SANDWICH, STEPS, STRONGEST, FEWEST = 1.77, 4.0, 0.7, 2, 400, 20
+
+
+def to_image(pixels: NDArray[np.generic], offset: float = 0.0, top: float | None = None) -> NDArray[np.float32]:
+    """Pixels (rows, cols) of any real type minus `offset`, float32; with `top`, turned over so that dark columns are bright."""
+    image = (pixels.astype(np.float64) - offset).astype(np.float32)
+    return image if top is None else np.float32(top) - image
+
+
+def axis_weights(length: int, wanted: int) -> FloatArray:
+    """Matrix (wanted, length) of area means: the part of each sample inside each of `wanted` equal intervals."""
+    edges = np.arange(wanted + 1) * (length / wanted)
+    sample = np.arange(length)
+    inside = np.minimum(edges[1:, None], sample + 1.0) - np.maximum(edges[:-1, None], sample)
+    return np.asarray(np.clip(inside, 0.0, None) * (wanted / length))
+
+
+def area_resample(image: NDArray[np.float32], shape: tuple[int, int]) -> FloatArray:
+    """Area means of an image (rows, cols) on a coarser grid of `shape`."""
+    return np.asarray(
+        axis_weights(image.shape[0], shape[0]) @ image.astype(np.float64) @ axis_weights(image.shape[1], shape[1]).T
+    )
+
+
+def _blur(cells: FloatArray, axis: int) -> FloatArray:
+    weights = np.exp(-0.5 * (np.arange(-REACH, REACH + 1) / BLUR_CELLS) ** 2)
+    length = cells.shape[axis]
+    period = np.concatenate([np.arange(length), np.arange(length)[::-1]])
+    places = period[(np.arange(length)[:, None] + np.arange(-REACH, REACH + 1)) % (2 * length)]
+    moved = np.moveaxis(cells, axis, 0)
+    return np.moveaxis(np.tensordot(weights / weights.sum(), moved[places], axes=(0, 1)), 0, axis)
+
+
+def _interpolated(cells: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    """Straight lines between the centres of cells, constant outside."""
+    out = cells
+    for axis in (0, 1):
+        place = np.clip((np.arange(shape[axis]) + 0.5) / CELL - 0.5, 0.0, cells.shape[axis] - 1.0)
+        low = np.minimum(place.astype(np.int64), max(cells.shape[axis] - 2, 0))
+        high = np.minimum(low + 1, cells.shape[axis] - 1)
+        part = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        out = np.take(out, low, axis) * (1.0 - part) + np.take(out, high, axis) * part
+    return out
+
+
+def local_contrast(image: NDArray[np.float32]) -> FloatArray:
+    """Image (rows, cols) minus local mean over local standard deviation, from means over 8x8 cells; limited to +-6."""
+    rows, cols = image.shape
+    pad = np.pad(image.astype(np.float64), ((0, -rows % CELL), (0, -cols % CELL)), mode="edge")
+    pad -= pad.mean()
+    cells = pad.reshape(pad.shape[0] // CELL, CELL, pad.shape[1] // CELL, CELL)
+    mean, power = (_blur(_blur(part.mean((1, 3)), 0), 1) for part in (cells, cells**2))
+    variance = power - mean**2
+    spread = np.sqrt(np.where(variance > 1e-12 * power, variance, 0.0))
+    gain = np.where(spread > 1e-6 * max(float(spread.max()), 1e-12), 1.0 / np.maximum(spread, 1e-300), 0.0)
+    flat = pad[:rows, :cols] - _interpolated(mean, (rows, cols))
+    return np.asarray(np.clip(flat * _interpolated(gain, (rows, cols)), -LIMIT, LIMIT))
+
+
+def local_maxima(image: NDArray[np.float32], floor_value: float) -> IntArray:
+    """Pixels (N, 2), raster order, above the floor and greater than each neighbour, or equal and earlier in raster order.
+
+    NaN is no peak, and does not hinder its neighbours.
+    """
+    rows, cols = image.shape
+    found = []
+    for r in range(rows):
+        for c in range(cols):
+            v = image[r, c]
+            around = [
+                (y, x)
+                for y in (r - 1, r, r + 1)
+                for x in (c - 1, c, c + 1)
+                if 0 <= y < rows and 0 <= x < cols and (y, x) != (r, c)
+            ]
+            if v > floor_value and not any(image[p] > v or (image[p] == v and p < (r, c)) for p in around):
+                found.append((r, c))
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def suppress(yx: IntArray, height: FloatArray, radius_px: float) -> NDArray[np.bool_]:
+    """Which peaks (N, 2) stay when the highest first forbids all closer than the radius; equal heights in raster order."""
+    keep = np.ones(len(yx), np.bool_)
+    if radius_px <= 1.0:
+        return keep
+    order = sorted(range(len(yx)), key=lambda k: (-height[k], *yx[k]))
+    for place, best in enumerate(order):
+        if keep[best]:
+            rest = np.array(order[place + 1 :], np.int64)
+            keep[rest[((yx[rest] - yx[best]) ** 2).sum(1) < radius_px**2]] = False
+    return keep
+
+
+def _axis(centre: float, first: int, count: int, sigma: float) -> tuple[FloatArray, FloatArray]:
+    u = (np.arange(first, first + count) - centre) / sigma
+    return np.asarray(np.exp(-0.5 * u * u)), np.asarray(u)
+
+
+def _fit_one(patch: FloatArray, corner: tuple[int, int], start: FloatArray, sigma: float) -> FloatArray:
+    """One column: Gauss-Newton on height, background and place; returns a row of `Column` without EDGE."""
+    row = np.zeros(len(Column))
+    place, value = start.copy(), np.zeros(4)
+    row[:2] = start
+    if patch.size <= 8:
+        return row
+    for _ in range(STEPS):
+        (gy, dy), (gx, dx) = (_axis(place[a], corner[a], patch.shape[a], sigma) for a in (0, 1))
+        g = np.outer(gy, gx)
+        basis = np.stack([g, np.ones_like(g), g * dy[:, None], g * dx], -1).reshape(-1, 4)
+        normal = basis.T @ basis
+        row[Column.OK] = 0.0
+        if np.linalg.eigvalsh(normal)[0] < 1e-9:
+            return row
+        value = np.linalg.solve(normal, basis.T @ patch.ravel())
+        row[Column.AMPLITUDE], row[Column.BACKGROUND] = value[:2]
+        if not value[0] > 0.0:
+            return row
+        place = place + np.clip(sigma * value[2:] / value[0], -0.5 * sigma, 0.5 * sigma)
+        if np.sum((place - start) ** 2) > (1.2 * sigma) ** 2:
+            return row
+    row[:2], row[Column.OK] = place, 1.0
+    residual = (patch.ravel() - basis[:, :2] @ value[:2]) ** 2
+    free = max(patch.size - 4, 1)
+    row[Column.NOISE] = np.sqrt(residual.sum() / free)
+    scale = sigma**2 / value[0] ** 2 * patch.size / free
+    for column, k in ((Column.VAR_Y, 2), (Column.VAR_X, 3)):
+        n = np.sum(basis[:, k] ** 2)
+        row[column] = (
+            scale * (SANDWICH * np.sum(residual * basis[:, k] ** 2) / n + (1 - SANDWICH) * residual.sum() / patch.size) / n
+        )
+    return row
+
+
+def _pass(image: FloatArray, model: FloatArray, start: FloatArray, held: FloatArray, sigma: float) -> FloatArray:
+    """Fit all columns; `held` (N, 3) is what the model holds of each: y, x, height."""
+    half, table = int(WINDOW * sigma + 0.5), np.zeros((len(start), len(Column)))
+    for n, place in enumerate(start):
+        corner = [floor(place[a] + 0.5) - half for a in (0, 1)]
+        first = [max(0, corner[a]) for a in (0, 1)]
+        last = [min(image.shape[a], corner[a] + 2 * half + 1) for a in (0, 1)]
+        if last[0] <= first[0] or last[1] <= first[1]:
+            table[n, :2], table[n, Column.EDGE] = place, 1.0
+            continue
+        window = np.s_[first[0] : last[0], first[1] : last[1]]
+        own = [_axis(held[n, a], first[a], last[a] - first[a], sigma)[0] for a in (0, 1)]
+        patch = image[window] - model[window] + max(held[n, 2], 0.0) * np.outer(*own)
+        table[n] = _fit_one(patch, (first[0], first[1]), place, sigma)
+        table[n, Column.EDGE] = patch.shape != (2 * half + 1, 2 * half + 1)
+    return table
+
+
+def _render(shape: tuple[int, int], held: FloatArray, sigma: float) -> FloatArray:
+    model, half = np.zeros(shape), ceil(MODEL * sigma)
+    for y, x, height in held[held[:, 2] > 0.0]:
+        r0, c0 = int(y + 0.5), int(x + 0.5)
+        rows, cols = (np.arange(max(0, n - half), min(size, n + half + 1)) for n, size in ((r0, shape[0]), (c0, shape[1])))
+        gy, gx = np.exp(-0.5 * ((rows - y) / sigma) ** 2), np.exp(-0.5 * ((cols - x) / sigma) ** 2)
+        model[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] += height * np.outer(gy, gx)
+    return model
+
+
+def _wider(image: FloatArray, model: FloatArray, held: FloatArray, sigma: float) -> float:
+    """Width after one Newton step over the strongest columns, heights and backgrounds free."""
+    half, upper, lower = int(WINDOW * sigma + 0.5), 0.0, 0.0
+    for y, x, height in held[np.argsort(-held[:, 2], kind="stable")[:STRONGEST]]:
+        r0, c0 = int(y + 0.5), int(x + 0.5)
+        if min(r0, c0) < half or r0 + half >= image.shape[0] or c0 + half >= image.shape[1] or not height > 0.0:
+            continue
+        window = np.s_[r0 - half : r0 + half + 1, c0 - half : c0 + half + 1]
+        square = (
+            (np.arange(r0 - half, r0 + half + 1) - y)[:, None] ** 2 + (np.arange(c0 - half, c0 + half + 1) - x) ** 2
+        ) / sigma**2
+        use = square <= WINDOW**2
+        e, square = (image - model)[window][use], square[use]
+        g = np.exp(-0.5 * square)
+        basis, q = np.stack([g, np.ones_like(g)], 1), g * square
+        free = q - basis @ np.linalg.lstsq(basis, q, rcond=None)[0]
+        upper, lower = upper + height * float(free @ e), lower + height**2 * float(free @ q)
+    step = sigma * upper / lower if lower > 0.0 else 0.0
+    wider = min(max(sigma + step, 0.9 * sigma), 1.1 * sigma)
+    return wider if abs(wider / sigma - 1.0) >= 0.01 else sigma
+
+
+def refine(
+    image: NDArray[np.float32], yx_px: FloatArray, sigma_px: float, *, fit_width: bool = True
+) -> tuple[FloatArray, float]:
+    """Sub-pixel fit of columns: twice, the second time with the common width improved and all neighbours taken away.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, cols), float32
+    yx_px : ndarray, shape (N, 2), float64
+    sigma_px : float
+    fit_width : bool
+
+    Returns
+    -------
+    ndarray, shape (N, 9), float64
+        Columns of `kernels.layout.Column`.
+    float
+        Width used in the second pass.
+    """
+    pixels, start = image.astype(np.float64), np.asarray(yx_px, np.float64)
+    first = _pass(pixels, np.zeros_like(pixels), start, np.zeros((len(start), 3)), sigma_px)
+    fitted = first[:, Column.OK] > 0
+    held = np.where(fitted[:, None], first[:, :3], 0.0)
+    model, sigma = _render(image.shape, held, sigma_px), sigma_px
+    if fit_width and np.count_nonzero(held[:, 2] > 0) >= FEWEST:
+        sigma = _wider(pixels, model, held, sigma_px)
+        held[:, 2] *= (sigma_px / sigma) ** 2
+        model = _render(image.shape, held, sigma)
+    table = _pass(pixels, model, np.where(fitted[:, None], first[:, :2], start), held, sigma)
+    far = ((table[:, :2] - start) ** 2).sum(1) > (1.5 * sigma) ** 2
+    table[far, :2], table[far, Column.OK] = start[far], 0.0
+    return table, sigma

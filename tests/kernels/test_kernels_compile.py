@@ -1,0 +1,67 @@
+"""The CUDA sources compile to machine code for every architecture in use; needs the compiler's library, no GPU."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from atomid_live.errors import DeviceAbsentError
+from atomid_live.kernels import launch
+from atomid_live.kernels.layout import SPARE, Answer, Column, Param, State
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+
+
+@pytest.fixture(scope="module")
+def compiler() -> None:
+    """Skip where CUDA's run-time compiler is not installed."""
+    pytest.importorskip(
+        "cuda.core", reason="cuda-core is not installed; the `test` extra has it on PCs with an x86-64 processor"
+    )
+    try:
+        launch.compiled("sm_75")
+    except DeviceAbsentError as error:
+        pytest.skip(str(error))
+    except Exception as error:
+        if "nvrtc" not in str(error).lower() or "error:" in str(error):
+            raise
+        pytest.skip(f"CUDA's run-time compiler does not load here: {error}")
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_sources_compile(architecture: str) -> None:
+    code = bytes(launch.compiled(architecture).code)
+    assert code[:4] == b"\x7fELF"
+    for kernel in re.findall(r"__global__ void (\w+)\(", launch.source()):
+        assert kernel == "NAME" or kernel.encode() in code, kernel
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_broken_source_is_an_error_with_the_compilers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "source", lambda: "__global__ void broken() { nonsense; }")
+    with pytest.raises(Exception, match="nonsense"):
+        launch.compiled.__wrapped__("sm_80")
+
+
+def test_sources_and_python_share_one_layout() -> None:
+    text = launch.source()
+    for letter, kind in (("P", Param), ("S", State), ("C", Column), ("A", Answer)):
+        for name in set(re.findall(rf"\b{letter}_([A-Z_]+)\b", text)) - {"WIDTH"}:
+            assert name in kind.__members__, f"{letter}_{name}"
+    assert max(Param) < SPARE
+    assert Param.LEAST - Param.TYPICAL >= 8
+
+
+def test_sources_need_no_header() -> None:
+    """NVRTC would look for headers that a PC without CUDA's toolkit does not have."""
+    assert "#include" not in launch.source()
+
+
+def test_without_a_gpu_the_launcher_says_so() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(DeviceAbsentError, match="doctor"):
+        launch.CudaLauncher()
