@@ -172,9 +172,7 @@ class DeviceDetector:
             factor = sqrt(small[0] / pixels.shape[0] * small[1] / pixels.shape[1])
             padded = tuple(-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in small)
             rule = self._map_rule(oriented.scale.kind, sigma * factor)
-            param = fill(
-                offset, sigma, small, (padded[0], padded[1]), rule, inverted=oriented.inverted, least_px=least_px
-            )
+            param = fill(offset, sigma, small, (padded[0], padded[1]), rule, inverted=oriented.inverted, least_px=least_px)
             seen = self._seen(raw, param, (padded[0], padded[1]))
             ratio = seen.column_sigma_px / (sigma * factor)
             if not left or not np.isfinite(ratio) or NARROWER < ratio < WIDER or (factor == 1.0 and ratio < 1.0):

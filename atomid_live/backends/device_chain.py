@@ -119,9 +119,7 @@ class Chain:
         numbers = self._numbers.tolist()
         count = min(int(numbers[State.COUNT]), self.room)
         rows = self._answer if count <= len(self._answer) else self._buffers.answer[:count].cpu()
-        return Seen(
-            rows[:count].numpy().copy(), int(numbers[State.FOUND]), numbers[State.SIGMA], numbers[-2], numbers[-1]
-        )
+        return Seen(rows[:count].numpy().copy(), int(numbers[State.FOUND]), numbers[State.SIGMA], numbers[-2], numbers[-1])
 
     def _body(self) -> None:
         run, b = self._run, self._buffers

@@ -1,0 +1,110 @@
+"""The same network in fewer bits, as ONNX files that say so themselves, for strongly typed builders and ONNX Runtime alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomid_live.backends.engine import Engine
+from atomid_live.errors import ModelError, UsageError
+
+PRECISIONS = ("fp32", "fp16", "int8")
+INT8_FILE = "model_int8.onnx"
+
+
+def _packages() -> Any:
+    try:
+        import onnx
+        from onnxruntime.transformers import float16
+    except ImportError as error:
+        raise UsageError(f"other precisions need the package {error.name!r}; pip install 'atomid-live[gpu]'") from error
+    return onnx, float16
+
+
+def half(onnx_bytes: bytes) -> bytes:
+    """Network with 16-bit weights and activations; inputs and outputs stay 32-bit."""
+    onnx, float16 = _packages()
+    model = float16.convert_float_to_float16(onnx.load_from_string(onnx_bytes), keep_io_types=True)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def eight_bit(onnx_bytes: bytes, images: Iterable[NDArray[np.float32]], keep_float: tuple[str, ...] = ()) -> bytes:
+    """Network with explicit, symmetric quantise and dequantise nodes (zero points 0, as TensorRT wants them).
+
+    Parameters
+    ----------
+    onnx_bytes : bytes
+    images : iterable of ndarray, shape (1, 1, rows, cols), float32
+        For the ranges; some dozens of normalised frames.
+    keep_float : tuple of str
+        Names of nodes that stay in float.
+    """
+    _packages()
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._rest: Iterator[NDArray[np.float32]] = iter(images)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            image = next(self._rest, None)
+            return None if image is None else {"image": image}
+
+    with TemporaryDirectory() as folder:
+        source, ready, target = (Path(folder, name) for name in ("a.onnx", "b.onnx", "c.onnx"))
+        source.write_bytes(onnx_bytes)
+        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+        quantize_static(
+            str(ready),
+            str(target),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Add"],
+            nodes_to_exclude=list(keep_float),
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True},
+        )
+        return target.read_bytes()
+
+
+def asymmetric(onnx_bytes: bytes) -> list[str]:
+    """Names of nodes whose zero point is not nought: TensorRT refuses them."""
+    onnx, _ = _packages()
+    graph = onnx.load_from_string(onnx_bytes).graph
+    values = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2]
+    return [node.name for node in nodes if np.any(values.get(node.input[2], np.zeros(1)))]
+
+
+def graph_for(engine: Engine, precision: str) -> bytes:
+    """ONNX file of an engine in a precision, for the plan builder.
+
+    Raises
+    ------
+    UsageError
+        Unknown precision, or the engine has no int8 file.
+    ModelError
+        Its int8 file is not symmetric.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if precision == "int8":
+        data = engine.read(engine.file_for("int8"))
+        uneven = asymmetric(data)
+        if uneven:
+            raise ModelError(
+                f"{engine.folder / INT8_FILE}: {len(uneven)} zero points are not 0 (first {uneven[0]!r}), which TensorRT refuses; "
+                "take --precision fp16"
+            )
+        return data
+    data = engine.read(engine.file_for("fp32"))
+    return half(data) if precision == "fp16" else data
