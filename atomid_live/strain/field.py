@@ -8,20 +8,14 @@ lattice and carried over to the named reference, or directly against the referen
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-import numba
 import numpy as np
 
 from atomid_live.lattice.sites import LatticeFit, NodeTable
+from atomid_live.strain.affine import fill_between, fit_columns, mean_weights
+from atomid_live.strain.template import CUT_WINDOWS, template_for
 from atomid_live.types import FloatArray, IntArray
 
-CUT_WINDOWS = 3.3
-COUNTED_WEIGHT = 0.05
-LEAST_NEIGHBOURS = 4
-WORST_CONDITION = 50.0
-STRAY_SPACINGS = 0.35
-STRAY_PER_PX = 0.08
 WEIGHT_RANGE = (0.05, 20.0)
 POOR_VARIANCE = 10.0
 RESIDUAL_COLUMNS = 30
@@ -102,189 +96,6 @@ class Deformation:
         return np.isfinite(self.sigma)
 
 
-@dataclass(frozen=True, slots=True)
-class _Template:
-    """Neighbours of a column of each class within the cut, grouped by class.
-
-    `run[s, c] : run[s, c + 1]` are those of class c around one of class s; `full[s, c]` holds the sums of g, g y, g x, g yy,
-    g yx, g xx and of g^2 likewise over them, so that a fit need only take off what is missing.
-    """
-
-    run: IntArray
-    step: IntArray
-    site: IntArray
-    difference: FloatArray
-    weight: FloatArray
-    stray2: FloatArray
-    full: FloatArray
-    span: int
-
-
-def _template(fit: LatticeFit, window: float, cells: int) -> _Template:
-    """Template of a lattice; one reference serves many frames, so the last few are kept."""
-    offset = np.round(fit.origin_yx_px - fit.origin_yx_px[0], 6) + 0.0
-    return _template_of(fit.matrix.tobytes(), offset.tobytes(), window, -(-cells // 8) * 8)
-
-
-@lru_cache(maxsize=8)
-def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float, cells: int) -> _Template:
-    matrix = np.frombuffer(matrix_bytes).reshape(2, 2)
-    origin = np.frombuffer(origin_bytes).reshape(-1, 2)
-    spacing = float(np.sqrt(abs(np.linalg.det(matrix)) / len(origin)))
-    reach = CUT_WINDOWS * window
-    inverse = np.linalg.inv(matrix)
-    span = int(np.ceil(np.hypot(inverse[:, 0], inverse[:, 1]) * reach).max()) + 1
-    span = min(span, cells + 1)
-    axis = np.arange(-span, span + 1)
-    step = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
-    shift = np.linalg.solve(matrix, (origin - origin[0]).T).T
-    classes = len(shift)
-    run = np.zeros((classes, classes + 1), np.int64)
-    sites, steps, differences, furthest = [], [], [], 0
-    count = 0
-    for own in range(classes):
-        run[own, 0] = count
-        for other in range(classes):
-            near = np.rint(shift[other] - shift[own]).astype(np.int64)
-            d = (step - near + shift[other] - shift[own]) @ matrix.T
-            keep = (d**2).sum(axis=1) <= reach**2
-            sites.append(np.full(keep.sum(), other))
-            steps.append(step[keep] - near)
-            differences.append(d[keep])
-            count += int(keep.sum())
-            run[own, other + 1] = count
-            furthest = max(furthest, int(np.abs(steps[-1]).max(initial=0)))
-    y, x = np.concatenate(differences).T
-    square = y * y + x * x
-    g = np.exp(-0.5 * square / window**2)
-    moments = np.stack([h * m for h in (g, g * g) for m in (np.ones_like(g), y, x, y * y, y * x, x * x)], axis=1)
-    total = np.concatenate([np.zeros((1, 12)), np.cumsum(moments, axis=0)])
-    full = total[run[:, 1:]] - total[run[:, :-1]]
-    stray2 = (STRAY_SPACINGS * spacing + STRAY_PER_PX * np.sqrt(square)) ** 2
-    return _Template(run, np.concatenate(steps), np.concatenate(sites), np.stack([y, x], 1), g, stray2, full, furthest)
-
-
-@numba.njit(nogil=True, cache=True)
-def _fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, full, part, out):  # type: ignore[no-untyped-def]
-    """Fit the columns of `todo`; `at` is their place in the padded displacement arrays, where 1e9 stands for no column.
-
-    out[i] = (Gyy, Gyx, Gxy, Gxx, Cyy, Cyx, Cxx, residual square sum, freedom, neighbours, Yinv yy, yx, xx).
-    """
-    classes = full.shape[1]
-    m = np.empty(12)
-    for i in range(len(at)):
-        out[i, :] = np.nan
-        out[i, 9] = 0.0
-        if not todo[i]:
-            continue
-        y0, x0 = own[i, 0], own[i, 1]
-        yyy, yyx, yxx = 0.0, 0.0, 0.0
-        gyy, gyx, gxy, gxx = 0.0, 0.0, 0.0, 0.0
-        zyy, zyx, zxx = 0.0, 0.0, 0.0
-        rest, freedom, near = 0.0, 0.0, 0
-        if uy[at[i]] == y0:
-            near = -1
-        for s in range(classes):
-            m[:] = full[site[i], s]
-            u1, u2, uyy, uyx, uxy, uxx, uu = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            for k in range(run[site[i], s], run[site[i], s + 1]):
-                j = at[i] + offset[k]
-                dy, dx = uy[j] - y0, ux[j] - x0
-                square = dy * dy + dx * dx
-                g, ry, rx = weight[k], diff[k, 0], diff[k, 1]
-                if square <= stray2[k]:
-                    a, b = g * dy, g * dx
-                    u1 += a
-                    u2 += b
-                    uyy += a * ry
-                    uyx += a * rx
-                    uxy += b * ry
-                    uxx += b * rx
-                    uu += g * square
-                    if g > COUNTED_WEIGHT:
-                        near += 1
-                else:
-                    h = g * g
-                    m[0] -= g
-                    m[1] -= g * ry
-                    m[2] -= g * rx
-                    m[3] -= g * ry * ry
-                    m[4] -= g * ry * rx
-                    m[5] -= g * rx * rx
-                    m[6] -= h
-                    m[7] -= h * ry
-                    m[8] -= h * rx
-                    m[9] -= h * ry * ry
-                    m[10] -= h * ry * rx
-                    m[11] -= h * rx * rx
-            if m[0] > 1e-6:
-                p = part[s]
-                my, mx = m[1] / m[0], m[2] / m[0]
-                yyy += p * (m[3] - m[1] * my)
-                yyx += p * (m[4] - m[1] * mx)
-                yxx += p * (m[5] - m[2] * mx)
-                gyy += p * (uyy - u1 * my)
-                gyx += p * (uyx - u1 * mx)
-                gxy += p * (uxy - u2 * my)
-                gxx += p * (uxx - u2 * mx)
-                rest += p * (uu - (u1 * u1 + u2 * u2) / m[0])
-                zyy += p * (m[9] - 2 * my * m[7] + my * my * m[6])
-                zyx += p * (m[10] - my * m[8] - mx * m[7] + my * mx * m[6])
-                zxx += p * (m[11] - 2 * mx * m[8] + mx * mx * m[6])
-                freedom += m[0] - m[6] / m[0]
-        out[i, 9] = max(near, 0)
-        det = yyy * yxx - yyx * yyx
-        trace = yyy + yxx
-        if near < LEAST_NEIGHBOURS or det <= 1e-9 * trace * trace:
-            continue
-        spread = np.sqrt(max(trace * trace / 4 - det, 0.0))
-        if trace / 2 + spread > WORST_CONDITION * (trace / 2 - spread):
-            continue
-        iyy, iyx, ixx = yxx / det, -yyx / det, yyy / det
-        fyy, fyx = gyy * iyy + gyx * iyx, gyy * iyx + gyx * ixx
-        fxy, fxx = gxy * iyy + gxx * iyx, gxy * iyx + gxx * ixx
-        ayy, ayx = iyy * zyy + iyx * zyx, iyy * zyx + iyx * zxx
-        axy, axx = iyx * zyy + ixx * zyx, iyx * zyx + ixx * zxx
-        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = fyy, fyx, fxy, fxx
-        out[i, 4] = ayy * iyy + ayx * iyx
-        out[i, 5] = ayy * iyx + ayx * ixx
-        out[i, 6] = axy * iyx + axx * ixx
-        out[i, 7] = max(0.0, rest - (fyy * gyy + fyx * gyx + fxy * gxy + fxx * gxx))
-        out[i, 8] = freedom - ayy - axx
-        out[i, 10], out[i, 11], out[i, 12] = iyy, iyx, ixx
-
-
-@numba.njit(nogil=True, cache=True)
-def _mean_weights(at, own, site, uy, ux, run, offset, diff, weight, stray2, full, part, out, sample):  # type: ignore[no-untyped-def]
-    """Coefficients (nodes, 2) with which each node's displacement along y and x enters the mean gradient along y and x."""
-    share = np.zeros((len(uy), 2))
-    fits = 0
-    for i in range(len(at)):
-        if not sample[i] or np.isnan(out[i, 0]):
-            continue
-        fits += 1
-        y0, x0 = own[i, 0], own[i, 1]
-        for s in range(full.shape[1]):
-            first, last = run[site[i], s], run[site[i], s + 1]
-            w0, wy, wx = 0.0, 0.0, 0.0
-            for k in range(first, last):
-                j = at[i] + offset[k]
-                if (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
-                    w0 += weight[k]
-                    wy += weight[k] * diff[k, 0]
-                    wx += weight[k] * diff[k, 1]
-            if w0 <= 1e-6:
-                continue
-            for k in range(first, last):
-                j = at[i] + offset[k]
-                if (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
-                    w = part[s] * weight[k]
-                    qy, qx = w * (diff[k, 0] - wy / w0), w * (diff[k, 1] - wx / w0)
-                    share[j, 0] += out[i, 10] * qy + out[i, 11] * qx
-                    share[j, 1] += out[i, 11] * qy + out[i, 12] * qx
-    return share / max(fits, 1)
-
-
 def _some_median(values: FloatArray) -> float:
     """Median of at most some 500 values spread over all."""
     return float(np.median(values[:: -(-len(values) // 500)])) if len(values) else float("nan")
@@ -355,31 +166,6 @@ def _thinning(columns: Columns, fit: LatticeFit, window: float) -> int:
     return max(1, min(int(THIN_WINDOWS * window / longest), across // 8))
 
 
-@numba.njit(nogil=True, cache=True)
-def _fill_between(cell, todo, first_class, low, every, out):  # type: ignore[no-untyped-def]
-    """Give the columns between fitted nodes of the first class the bilinear mean of those around them."""
-    ni, nj = first_class.shape
-    for i in range(len(cell)):
-        if not todo[i] or not np.isnan(out[i, 0]):
-            continue
-        i0, j0 = cell[i, 0] // every * every, cell[i, 1] // every * every
-        fi, fj = (cell[i, 0] - i0) / every, (cell[i, 1] - j0) / every
-        total = 0.0
-        held = np.zeros(10)
-        for di in range(2):
-            for dj in range(2):
-                p, q = i0 + di * every - low[0], j0 + dj * every - low[1]
-                w = (fi if di else 1 - fi) * (fj if dj else 1 - fj)
-                if w > 0 and 0 <= p < ni and 0 <= q < nj:
-                    k = first_class[p, q]
-                    if k >= 0 and out[k, 8] == out[k, 8]:
-                        total += w
-                        held += w * out[k, :10]
-        if total > 0:
-            out[i, :7] = held[:7] / total
-            out[i, 9] = held[9] / total
-
-
 def measure_deformation(
     columns: Columns,
     window: float,
@@ -417,7 +203,7 @@ def measure_deformation(
         straight = fit.origin_yx_px[site] + columns.cell @ fit.matrix.T
     else:
         straight = reference.yx
-    template = _template(fit, window, max(columns.table.column.shape[1:]))
+    template = template_for(fit, window, max(columns.table.column.shape[1:]))
     nodes = _nodes(columns, straight, use, template.span)
     stretch = np.array([nodes.shape[1] * nodes.shape[2], nodes.shape[2], 1])
     own = np.repeat(np.arange(len(template.run)), template.run[:, -1] - template.run[:, 0])
@@ -430,14 +216,14 @@ def measure_deformation(
     fit_some = (nodes.at, nodes.own, columns.site)
     if every:
         sample = (columns.site == 0) & (columns.cell % every == 0).all(axis=1)
-        _fit_columns(*fit_some, nodes.todo & sample, nodes.uy, nodes.ux, *shape, out)
-        _fill_between(columns.cell, todo, columns.table.column[0], columns.table.low, every, out)
+        fit_columns(*fit_some, nodes.todo & sample, nodes.uy, nodes.ux, *shape, out)
+        fill_between(columns.cell, todo, columns.table.column[0], columns.table.low, every, out)
         left = todo & np.isnan(out[:, 0])
         rest = np.empty_like(out)
-        _fit_columns(*fit_some, left, nodes.uy, nodes.ux, *shape, rest)
+        fit_columns(*fit_some, left, nodes.uy, nodes.ux, *shape, rest)
         out[left] = rest[left]
     else:
-        _fit_columns(*fit_some, todo, nodes.uy, nodes.ux, *shape, out)
+        fit_columns(*fit_some, todo, nodes.uy, nodes.ux, *shape, out)
     gradient = np.empty((len(out), 2, 2))
     gradient[:, 0, 0], gradient[:, 0, 1] = 1 + out[:, 3], out[:, 2]
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
@@ -445,7 +231,7 @@ def measure_deformation(
     sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
     sem = (float("nan"),) * 3
     if with_sem:
-        share = _mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, sample)
+        share = mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, sample)
         square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
         sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
     sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)

@@ -1,0 +1,156 @@
+"""Compiled loops of the affine fits (numba, serial)."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+COUNTED_WEIGHT = 0.05
+LEAST_NEIGHBOURS = 4
+WORST_CONDITION = 50.0
+
+
+@numba.njit(nogil=True, cache=True)
+def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, full, part, out):  # type: ignore[no-untyped-def]
+    """Fit the columns of `todo`; `at` is their place in the padded displacement arrays, where 1e9 stands for no column.
+
+    out[i] = (Gyy, Gyx, Gxy, Gxx, Cyy, Cyx, Cxx, residual square sum, freedom, neighbours, Yinv yy, yx, xx).
+    """
+    classes = full.shape[1]
+    m = np.empty(12)
+    for i in range(len(at)):
+        out[i, :] = np.nan
+        out[i, 9] = 0.0
+        if not todo[i]:
+            continue
+        y0, x0 = own[i, 0], own[i, 1]
+        yyy, yyx, yxx = 0.0, 0.0, 0.0
+        gyy, gyx, gxy, gxx = 0.0, 0.0, 0.0, 0.0
+        zyy, zyx, zxx = 0.0, 0.0, 0.0
+        rest, freedom, near = 0.0, 0.0, 0
+        if uy[at[i]] == y0:
+            near = -1
+        for s in range(classes):
+            m[:] = full[site[i], s]
+            u1, u2, uyy, uyx, uxy, uxx, uu = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            for k in range(run[site[i], s], run[site[i], s + 1]):
+                j = at[i] + offset[k]
+                dy, dx = uy[j] - y0, ux[j] - x0
+                square = dy * dy + dx * dx
+                g, ry, rx = weight[k], diff[k, 0], diff[k, 1]
+                if square <= stray2[k]:
+                    a, b = g * dy, g * dx
+                    u1 += a
+                    u2 += b
+                    uyy += a * ry
+                    uyx += a * rx
+                    uxy += b * ry
+                    uxx += b * rx
+                    uu += g * square
+                    if g > COUNTED_WEIGHT:
+                        near += 1
+                else:
+                    h = g * g
+                    m[0] -= g
+                    m[1] -= g * ry
+                    m[2] -= g * rx
+                    m[3] -= g * ry * ry
+                    m[4] -= g * ry * rx
+                    m[5] -= g * rx * rx
+                    m[6] -= h
+                    m[7] -= h * ry
+                    m[8] -= h * rx
+                    m[9] -= h * ry * ry
+                    m[10] -= h * ry * rx
+                    m[11] -= h * rx * rx
+            if m[0] > 1e-6:
+                p = part[s]
+                my, mx = m[1] / m[0], m[2] / m[0]
+                yyy += p * (m[3] - m[1] * my)
+                yyx += p * (m[4] - m[1] * mx)
+                yxx += p * (m[5] - m[2] * mx)
+                gyy += p * (uyy - u1 * my)
+                gyx += p * (uyx - u1 * mx)
+                gxy += p * (uxy - u2 * my)
+                gxx += p * (uxx - u2 * mx)
+                rest += p * (uu - (u1 * u1 + u2 * u2) / m[0])
+                zyy += p * (m[9] - 2 * my * m[7] + my * my * m[6])
+                zyx += p * (m[10] - my * m[8] - mx * m[7] + my * mx * m[6])
+                zxx += p * (m[11] - 2 * mx * m[8] + mx * mx * m[6])
+                freedom += m[0] - m[6] / m[0]
+        out[i, 9] = max(near, 0)
+        det = yyy * yxx - yyx * yyx
+        trace = yyy + yxx
+        if near < LEAST_NEIGHBOURS or det <= 1e-9 * trace * trace:
+            continue
+        spread = np.sqrt(max(trace * trace / 4 - det, 0.0))
+        if trace / 2 + spread > WORST_CONDITION * (trace / 2 - spread):
+            continue
+        iyy, iyx, ixx = yxx / det, -yyx / det, yyy / det
+        fyy, fyx = gyy * iyy + gyx * iyx, gyy * iyx + gyx * ixx
+        fxy, fxx = gxy * iyy + gxx * iyx, gxy * iyx + gxx * ixx
+        ayy, ayx = iyy * zyy + iyx * zyx, iyy * zyx + iyx * zxx
+        axy, axx = iyx * zyy + ixx * zyx, iyx * zyx + ixx * zxx
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = fyy, fyx, fxy, fxx
+        out[i, 4] = ayy * iyy + ayx * iyx
+        out[i, 5] = ayy * iyx + ayx * ixx
+        out[i, 6] = axy * iyx + axx * ixx
+        out[i, 7] = max(0.0, rest - (fyy * gyy + fyx * gyx + fxy * gxy + fxx * gxx))
+        out[i, 8] = freedom - ayy - axx
+        out[i, 10], out[i, 11], out[i, 12] = iyy, iyx, ixx
+
+
+@numba.njit(nogil=True, cache=True)
+def mean_weights(at, own, site, uy, ux, run, offset, diff, weight, stray2, full, part, out, sample):  # type: ignore[no-untyped-def]
+    """Coefficients (nodes, 2) with which each node's displacement along y and x enters the mean gradient along y and x."""
+    share = np.zeros((len(uy), 2))
+    fits = 0
+    for i in range(len(at)):
+        if not sample[i] or np.isnan(out[i, 0]):
+            continue
+        fits += 1
+        y0, x0 = own[i, 0], own[i, 1]
+        for s in range(full.shape[1]):
+            first, last = run[site[i], s], run[site[i], s + 1]
+            w0, wy, wx = 0.0, 0.0, 0.0
+            for k in range(first, last):
+                j = at[i] + offset[k]
+                if (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
+                    w0 += weight[k]
+                    wy += weight[k] * diff[k, 0]
+                    wx += weight[k] * diff[k, 1]
+            if w0 <= 1e-6:
+                continue
+            for k in range(first, last):
+                j = at[i] + offset[k]
+                if (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
+                    w = part[s] * weight[k]
+                    qy, qx = w * (diff[k, 0] - wy / w0), w * (diff[k, 1] - wx / w0)
+                    share[j, 0] += out[i, 10] * qy + out[i, 11] * qx
+                    share[j, 1] += out[i, 11] * qy + out[i, 12] * qx
+    return share / max(fits, 1)
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_between(cell, todo, first_class, low, every, out):  # type: ignore[no-untyped-def]
+    """Give the columns between fitted nodes of the first class the bilinear mean of those around them."""
+    ni, nj = first_class.shape
+    for i in range(len(cell)):
+        if not todo[i] or not np.isnan(out[i, 0]):
+            continue
+        i0, j0 = cell[i, 0] // every * every, cell[i, 1] // every * every
+        fi, fj = (cell[i, 0] - i0) / every, (cell[i, 1] - j0) / every
+        total = 0.0
+        held = np.zeros(10)
+        for di in range(2):
+            for dj in range(2):
+                p, q = i0 + di * every - low[0], j0 + dj * every - low[1]
+                w = (fi if di else 1 - fi) * (fj if dj else 1 - fj)
+                if w > 0 and 0 <= p < ni and 0 <= q < nj:
+                    k = first_class[p, q]
+                    if k >= 0 and out[k, 8] == out[k, 8]:
+                        total += w
+                        held += w * out[k, :10]
+        if total > 0:
+            out[i, :7] = held[:7] / total
+            out[i, 9] = held[9] / total
