@@ -262,6 +262,78 @@ def simulate_session(
     return write_session(folder, crystal=crystal, frames=frames, pace_s=pace, seed=seed, mode=mode)
 
 
+@simulate.command(name="dataset")
+def simulate_dataset(out: Path, /, *, count: int = 100, seed: int | None = None, size: int = 512) -> int:
+    """Write simulated frames and their columns, for training elsewhere or for a look at what the network learns from.
+
+    Parameters
+    ----------
+    out
+        A new or empty folder.
+    count
+        How many frames.
+    seed
+        Seed; the default is kept apart from those of training and evaluation.
+    size
+        Least side of a frame in pixels.
+    """
+    from atomid_live.train.write_dataset import DATASET_SEED
+    from atomid_live.train.write_dataset import simulate_dataset as write
+
+    print(f"{count} frames in {write(out, count, DATASET_SEED if seed is None else seed, size)}")
+    return 0
+
+
+@app.command
+def train(
+    out: Path = Path("runs/unet"),
+    /,
+    *,
+    crops: int | None = None,
+    seed: int | None = None,
+    architecture: Literal["compact", "atomid-net"] = "compact",
+    threads: int = 1,
+    workers: int = 1,
+    engine: Path | None = None,
+) -> int:
+    """Train a network on simulated frames; goes on from a checkpoint, and writes the engine at the end if asked.
+
+    Parameters
+    ----------
+    out
+        Folder of checkpoint, log and curves; a run that was cut off is gone on with.
+    crops
+        How many crops of 256 x 256 pixels it sees.
+    seed
+        Seed of weights and data; the default gives the shipped weights.
+    architecture
+        compact is what ships; atomid-net is the thesis's network, for comparison.
+    threads
+        Threads of the training process.
+    workers
+        Processes that make crops.
+    engine
+        Folder to write the engine to when training is done, e.g. engines/mine.
+    """
+    from importlib.util import find_spec
+
+    from atomid_live.errors import UsageError
+
+    if find_spec("torch") is None:
+        raise UsageError("training needs torch; install it with: pip install 'atomid-live[train]'")
+    from atomid_live.train.fit import TrainSettings
+    from atomid_live.train.fit import train as run_training
+
+    given = {"crops": crops, "seed": seed, "architecture": architecture, "threads": threads, "workers": workers}
+    settings = TrainSettings(out=out, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    print(run_training(settings))
+    if engine is not None:
+        from atomid_live.train.ship import ship
+
+        print(ship(settings, engine, engine.name))
+    return 0
+
+
 @evaluate.command
 def points(
     pred: Path,
