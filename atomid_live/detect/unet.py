@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any, Protocol
 
@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.detect.columns import collect
-from atomid_live.detect.dog import DogDetector, separation_px
+from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, DogDetector, separation_px
+from atomid_live.detect.dog_filter import band_pass
 from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola
 from atomid_live.detect.resample import to_canonical
-from atomid_live.detect.spacing import Scale
+from atomid_live.detect.spacing import Scale, sparse_noise
 from atomid_live.flags import Flag
 from atomid_live.protocols import Maps, Network
 from atomid_live.settings import DetectSettings, FrameSettings
@@ -31,6 +32,7 @@ RADIUS_SIGMA = 2.0
 # The network's own opinion of the column width overrules the spectrum's beyond these ratios, and not more than twice.
 NARROWER, WIDER = 0.8, 1.25
 SECOND_LOOKS = 2
+SPACING_AGREES = 1.7
 
 
 class Card(Protocol):
@@ -84,6 +86,8 @@ class Look:
         Width of a column in pixels of the frame as finally taken, and the network's mean spacing.
     yx_px, height : ndarray, shapes (N, 2), (N,)
         Peaks of the map in pixels of the frame, highest first, and their heights (0 to 1).
+    significance : ndarray, shape (N,)
+        Band-passed image there in standard deviations of its noise; infinite in a lattice, where it is not asked.
     """
 
     prepared: Prepared
@@ -92,6 +96,7 @@ class Look:
     spacing_px: float
     yx_px: FloatArray = field(repr=False)
     height: FloatArray = field(repr=False)
+    significance: FloatArray = field(repr=False)
 
 
 def scores(height: FloatArray, least: float) -> FloatArray:
@@ -113,6 +118,22 @@ def map_peaks(maps: Maps, shape: tuple[int, int], sigma_px: float) -> tuple[Floa
     inner = np.ascontiguousarray(maps.confidence[: -(-shape[0] // stride), : -(-shape[1] // stride)])
     yx, height = find_peaks(inner, FLOOR, RADIUS_SIGMA * sigma_px / stride)
     return stride * parabola(inner, yx) + 0.5 * (stride - 1), height
+
+
+def significance(contrast: Image, yx_px: FloatArray, sigma_px: float) -> FloatArray:
+    """Band-passed image at positions (N, 2), in standard deviations of its noise, shape (N,).
+
+    Single atoms stand on speckle that a network trained on lattices too is easily fond of; the matched filter is not.
+    """
+    response = band_pass(contrast, sigma_px)
+    index = np.clip(np.rint(yx_px).astype(np.int64), 0, np.array(response.shape) - 1)
+    return np.asarray(response[index[:, 0], index[:, 1]] / sparse_noise(response, contrast, sigma_px), np.float64)
+
+
+def _agree(spacing_px: float, learned_px: float) -> bool:
+    """Whether the columns are as far apart as the network expected; a missing number contradicts nothing."""
+    ratio = spacing_px / learned_px if learned_px > 0 else NAN
+    return not np.isfinite(ratio) or 1.0 / SPACING_AGREES < ratio < SPACING_AGREES
 
 
 class UnetDetector:
@@ -140,6 +161,7 @@ class UnetDetector:
             kind: ThresholdRule(tuple(rules[f"{kind}_typical"]), tuple(rules[f"{kind}_least"]), float(rules["quantile"]))
             for kind in ("lattice", "sparse")
         }
+        self._significance = float(rules["sparse_significance"])
 
     @property
     def name(self) -> str:
@@ -159,17 +181,24 @@ class UnetDetector:
             return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | constant)
         score = scores(look.height, self._rules[look.scale.kind].at(look.height))
         keep = score >= (0.5 if self._detect.threshold is None else self._detect.threshold)
+        if self._detect.threshold is None:
+            keep &= look.significance >= self._significance
         least = None
         if self._detect.min_separation is not None:
-            least = separation_px(self._detect.min_separation, look.scale.spacing_px, frame.pixel_size_yx_nm)
-        return collect(
+            spacing = look.scale.spacing_px if np.isfinite(look.scale.spacing_px) else look.spacing_px
+            least = separation_px(self._detect.min_separation, spacing, frame.pixel_size_yx_nm)
+        found = collect(
             look.prepared,
             look.yx_px[keep],
             score[keep],
             look.column_sigma_px,
             least_px=least,
             plane_px=look.scale.plane_px,
+            faintest_part=FAINTEST_PART if look.scale.kind == "lattice" and self._detect.threshold is None else 0.0,
+            fit_width=look.scale.noise_fraction < CLEAN_FRACTION,
         )
+        odd = look.scale.kind == "lattice" and not _agree(found.spacing_px, look.spacing_px)
+        return replace(found, frame_flags=found.frame_flags | int(Flag.SPACING_ODD)) if odd else found
 
     def look(self, pixels: NDArray[Any]) -> Look | None:
         """Show a frame (rows, cols) to the network, again at another scale if it finds columns narrower or wider.
@@ -189,14 +218,16 @@ class UnetDetector:
         for left in reversed(range(SECOND_LOOKS + 1)):
             canonical = to_canonical(prepared.image, sigma)
             factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
-            maps = self._network.infer(padded(local_contrast(canonical.image)))
+            contrast = local_contrast(canonical.image)
+            maps = self._network.infer(padded(contrast))
             ratio = maps.column_sigma_px / (sigma * factor)
             if not left or not np.isfinite(ratio) or NARROWER < ratio < WIDER or (factor == 1.0 and ratio < 1.0):
                 break
             sigma *= min(max(ratio, 0.5), 2.0)
-        yx, height = map_peaks(maps, canonical.image.shape, sigma * factor)
+        yx, height = map_peaks(maps, contrast.shape, sigma * factor)
         spacing = maps.spacing_px / factor if np.isfinite(maps.spacing_px) else NAN
-        return Look(prepared, scale, sigma, spacing, canonical.to_frame(yx), height)
+        clear = significance(contrast, yx, sigma * factor) if scale.kind == "sparse" else np.full(len(yx), np.inf)
+        return Look(prepared, scale, sigma, spacing, canonical.to_frame(yx), height, clear)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile the kernels and the network for frames of this shape."""

@@ -20,6 +20,7 @@ from atomid_live.types import FloatArray
 CALIBRATION_SEED = 50_000_000
 GRID = np.round(np.arange(0.02, 0.9, 0.02), 2)
 KNOTS = (0.05, 0.12, 0.25, 0.4, 0.6, 0.85)
+SIGNIFICANCE = (0.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
 _REACH_SIGMAS = 2.5
 
 
@@ -33,13 +34,23 @@ class Outcome:
         "lattice" or "sparse", as the scale estimate says.
     typical : float
         Third quartile of the peak heights.
-    f1 : ndarray, shape (len(GRID),)
-        F1 at each threshold; 0 or 1 where there is nothing to find.
+    f1 : ndarray, shape (len(SIGNIFICANCE), len(GRID))
+        F1 at each least significance and threshold, mean of two radii; 0 or 1 where there is nothing to find.
     """
 
     kind: str
     typical: float
     f1: FloatArray = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Thresholds at `KNOTS`, least significance, and the mean F1 they reach over how many frames."""
+
+    least: tuple[float, ...]
+    significance: float
+    mean_f1: float
+    frames: int
 
 
 def _hits(places: FloatArray, wanted: FloatArray, radius: float) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -51,14 +62,20 @@ def _hits(places: FloatArray, wanted: FloatArray, radius: float) -> tuple[NDArra
     return np.asarray((distance <= radius) & (back[column] == np.arange(len(places)))), column
 
 
-def judge(example: Example, look: Look, kind: str, quantile: float) -> Outcome:
-    """Score a frame's peaks at every threshold; columns and peaks near the border do not count."""
-    sigma, side = example.sigma_px, len(example.pixels)
-    spacing = mean_spacing(example.labels.wanted)
-    radius = _REACH_SIGMAS * sigma if example.sparse or np.isnan(spacing) else min(0.5 * spacing, _REACH_SIGMAS * sigma)
-    wanted, ignored = example.labels.wanted, example.labels.ignored
+def judge(example: Example, look: Look, quantile: float) -> Outcome:
+    """Score a frame's peaks at every threshold, at half and a quarter of the spacing; the border does not count."""
+    sigma, spacing = example.sigma_px, mean_spacing(example.labels.wanted)
+    free = example.sparse or np.isnan(spacing)
+    widest = _REACH_SIGMAS * sigma if free else min(0.5 * spacing, _REACH_SIGMAS * sigma)
+    f1 = np.mean([_f1(example, look, radius) for radius in (widest, 0.5 * widest)], axis=0)
+    typical = float(np.quantile(look.height, quantile)) if len(look.height) else 0.0
+    return Outcome(look.scale.kind, typical, f1)
+
+
+def _f1(example: Example, look: Look, radius: float) -> FloatArray:
+    wanted, ignored, side = example.labels.wanted, example.labels.ignored, len(example.pixels)
     hit, column = _hits(look.yx_px, wanted, radius)
-    margin = _REACH_SIGMAS * sigma
+    margin = _REACH_SIGMAS * example.sigma_px
 
     def inside(points: FloatArray) -> NDArray[np.bool_]:
         return np.asarray(((points >= margin) & (points <= side - 1 - margin)).all(1))
@@ -69,12 +86,19 @@ def judge(example: Example, look: Look, kind: str, quantile: float) -> Outcome:
     if len(ignored) and len(look.yx_px):
         surplus &= cKDTree(ignored).query(look.yx_px)[0] > radius
     total = int(counted.sum())
-    found = np.array([np.count_nonzero(right & (look.height > least)) for least in GRID])
-    false = np.array([np.count_nonzero(surplus & (look.height > least)) for least in GRID])
-    every = found + false + total
-    f1 = np.where(every > 0, 2 * found / np.maximum(every, 1), 1.0)
-    typical = float(np.quantile(look.height, quantile)) if len(look.height) else 0.0
-    return Outcome(kind, typical, f1)
+    table = np.empty((len(SIGNIFICANCE), len(GRID)))
+    for row, least_clear in enumerate(SIGNIFICANCE):
+        clear = look.significance >= least_clear
+        found = _above(look.height[right & clear])
+        false = _above(look.height[surplus & clear])
+        every = found + false + total
+        table[row] = np.where(every > 0, 2 * found / np.maximum(every, 1), 1.0)
+    return table
+
+
+def _above(height: FloatArray) -> FloatArray:
+    """How many heights exceed each threshold of the grid."""
+    return np.asarray(len(height) - np.searchsorted(np.sort(height), GRID, side="right"), np.float64)
 
 
 def outcomes(
@@ -86,21 +110,29 @@ def outcomes(
         example = make_example(other, number)
         seen = detector.look(example.pixels)
         if seen is not None:
-            yield judge(example, seen, seen.scale.kind, quantile)
+            yield judge(example, seen, quantile)
 
 
-def fit_rule(offered: Iterable[Outcome], kind: str) -> dict[str, object]:
-    """Thresholds at `KNOTS` that make the mean F1 largest, straight lines between, never falling; found knot by knot."""
+def index_of(least: FloatArray) -> NDArray[np.int64]:
+    """Place of thresholds in the grid."""
+    return np.asarray(np.clip(np.rint((least - GRID[0]) / (GRID[1] - GRID[0])), 0, len(GRID) - 1), np.int64)
+
+
+def fit_rule(offered: Iterable[Outcome], kind: str) -> Rule:
+    """Thresholds at `KNOTS`, never falling, and least significance that make the mean F1 largest; found knot by knot."""
     chosen = [outcome for outcome in offered if outcome.kind == kind]
     typical = np.array([outcome.typical for outcome in chosen])
-    table = np.array([outcome.f1 for outcome in chosen]).reshape(len(chosen), len(GRID))
-    rows = np.arange(len(chosen))
+    table = np.array([outcome.f1 for outcome in chosen]).reshape(len(chosen), len(SIGNIFICANCE), len(GRID))
+    rules = [_fit_knots(typical, table[:, row], least_clear) for row, least_clear in enumerate(SIGNIFICANCE)]
+    return max(rules, key=lambda rule: rule.mean_f1)
+
+
+def _fit_knots(typical: FloatArray, table: FloatArray, significance: float) -> Rule:
+    rows = np.arange(len(table))
     least = np.full(len(KNOTS), 0.3)
 
     def merit(values: FloatArray) -> float:
-        at = np.interp(typical, KNOTS, values)
-        index = np.clip(np.rint((at - GRID[0]) / (GRID[1] - GRID[0])).astype(int), 0, len(GRID) - 1)
-        return float(table[rows, index].mean()) if len(rows) else 0.0
+        return float(table[rows, index_of(np.interp(typical, KNOTS, values))].mean()) if len(rows) else 0.0
 
     for _ in range(4):
         for knot in range(len(KNOTS)):
@@ -109,4 +141,4 @@ def fit_rule(offered: Iterable[Outcome], kind: str) -> dict[str, object]:
             options = [value for value in GRID if low <= value <= high] or [float(least[knot])]
             trials = [np.concatenate([least[:knot], [value], least[knot + 1 :]]) for value in options]
             least = trials[int(np.argmax([merit(trial) for trial in trials]))]
-    return {"typical": list(KNOTS), "least": [float(v) for v in least], "mean_f1": merit(least), "frames": len(chosen)}
+    return Rule(tuple(float(v) for v in least), significance, merit(least), len(rows))

@@ -11,7 +11,7 @@ import numpy as np
 from atomid_live.backends import open_network
 from atomid_live.backends.engine import load_engine
 from atomid_live.detect.unet import UnetDetector
-from atomid_live.train.calibrate import GRID, KNOTS, Outcome, fit_rule, outcomes
+from atomid_live.train.calibrate import KNOTS, SIGNIFICANCE, Outcome, fit_rule, index_of, outcomes
 from atomid_live.train.dataset import Recipe
 from atomid_live.train.export import load_compact, write_engine
 from atomid_live.train.fit import TrainSettings
@@ -24,12 +24,10 @@ COSTS_NOTHING = 0.001
 
 
 def _provisional() -> dict[str, Any]:
-    flat = [0.3] * len(KNOTS)
-    return {
-        f"{kind}_{part}": list(KNOTS) if part == "typical" else flat
-        for kind in ("lattice", "sparse")
-        for part in ("typical", "least")
-    }
+    rules: dict[str, Any] = {"quantile": QUANTILE, "sparse_significance": 0.0}
+    for kind in ("lattice", "sparse"):
+        rules |= {f"{kind}_typical": list(KNOTS), f"{kind}_least": [0.3] * len(KNOTS)}
+    return rules
 
 
 def _detector(folder: Path, precision: str) -> UnetDetector:
@@ -41,7 +39,8 @@ def _mean_f1(offered: list[Outcome], rules: Mapping[str, Any]) -> float:
     values = []
     for outcome in offered:
         least = np.interp(outcome.typical, rules[f"{outcome.kind}_typical"], rules[f"{outcome.kind}_least"])
-        values.append(outcome.f1[int(np.argmin(np.abs(GRID - least)))])
+        row = SIGNIFICANCE.index(rules["sparse_significance"]) if outcome.kind == "sparse" else 0
+        values.append(outcome.f1[row, index_of(np.asarray(least))])
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -64,14 +63,15 @@ def ship(settings: TrainSettings, folder: Path, name: str, frames: int = 800) ->
     """
     network, step = load_compact(settings.out / "checkpoint.pt", settings)
     (folder / "model_int8.onnx").unlink(missing_ok=True)
-    rules: dict[str, Any] = {"quantile": QUANTILE, **_provisional()}
+    rules = _provisional()
     write_engine(name, network, settings, folder, {"threshold": rules})
     quantise(folder / "model.onnx", folder / "model_int8.onnx", settings.recipe)
     write_engine(name, network, settings, folder, {"threshold": rules})
     offered = list(outcomes(_detector(folder, "fp32"), settings.recipe, frames, QUANTILE))
     for kind in ("lattice", "sparse"):
         rule = fit_rule(offered, kind)
-        rules[f"{kind}_typical"], rules[f"{kind}_least"] = rule["typical"], rule["least"]
+        rules[f"{kind}_least"] = rule.least
+    rules["sparse_significance"] = rule.significance
     metrics = _metrics(folder, settings.recipe, rules, frames // 2)
     metrics["crops_seen"] = step * settings.batch
     default = "int8" if metrics["mean_f1_fp32"] - metrics["mean_f1_int8"] <= COSTS_NOTHING else "fp32"
