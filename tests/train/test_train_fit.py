@@ -23,7 +23,7 @@ from atomid_live.train.network import CompactUnet, parameters  # noqa: E402
 
 pytestmark = pytest.mark.torch
 TINY = TrainSettings(
-    out=Path(), crops=48, batch=4, channels=(4, 6, 8), blocks=1, workers=0, recipe=Recipe(side_px=64), validate_every=4,
+    out=Path(), crops=48, batch=4, channels=(4, 6, 8), blocks=2, workers=0, recipe=Recipe(side_px=64), validate_every=4,
     checkpoint_every=5,
 )  # fmt: skip
 
