@@ -1,0 +1,169 @@
+"""`evaluate suite`: every detector and rival over the same images, scored alike, with the differences between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from atomid_live.errors import UsageError
+from atomid_live.evaluate.contestants import Contestant, contestants
+from atomid_live.evaluate.metrics import match
+from atomid_live.evaluate.scenes import SCENES, Scene, SceneImage, make_image, scene_named
+from atomid_live.evaluate.scenes.catalogue import SMALL, SMALL_SHAPE, Variant
+from atomid_live.evaluate.scenes.changed import BASE, CHANGES, turned
+from atomid_live.evaluate.scoring import QUARTER, Answer, score_image, spacing_of
+from atomid_live.types import FloatArray
+
+Tell = Callable[[str], None]
+SECRET_OFFSET = 500_000
+SMALL_SEEDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run.
+
+    Attributes
+    ----------
+    models : tuple of str
+        "dog", or engines by name or folder; the first is compared with the others.
+    scenes : tuple of str
+        Names; all by default.
+    seeds : int
+        Images per variant.
+    small : bool
+        The set that guards against regressions: 12 scenes, two seeds, 288 x 352 pixels.
+    offset : int
+        Added to every seed, for another set of images by the same recipes.
+    rivals : tuple of str
+        Names of `atomid_live.evaluate.rivals.RIVALS`.
+    rival_seeds : int
+        Images per variant shown to rivals, which are slow; at most `seeds`.
+    real_data : Path or None
+        Folder of labelled real frames.
+    atomap_python : Path or None
+        Interpreter of an environment that has Atomap.
+    threads : int
+    """
+
+    models: tuple[str, ...] = ("dog",)
+    scenes: tuple[str, ...] = ()
+    seeds: int = 10
+    small: bool = False
+    offset: int = 0
+    rivals: tuple[str, ...] = ()
+    rival_seeds: int = 2
+    real_data: Path | None = None
+    atomap_python: Path | None = None
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        if self.seeds < 1 or self.rival_seeds < 1:
+            raise UsageError(f"{min(self.seeds, self.rival_seeds)} images per variant asked for; at least one is needed")
+        if not self.models:
+            raise UsageError("no model to evaluate; name at least one, e.g. --model dog")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One contestant's numbers on one image."""
+
+    who: str
+    scene: str
+    variant: str
+    seed: int
+    numbers: Mapping[str, float] = field(repr=False)
+
+    @property
+    def image(self) -> str:
+        """Name of the image."""
+        return f"{self.scene}/{self.variant}/{self.seed}"
+
+    @property
+    def series(self) -> int:
+        """The number of the image in its variant; images that share it count as one draw of the bootstrap."""
+        return self.seed % 1000
+
+
+def planned(plan: Plan) -> Iterator[tuple[Scene, Variant, int, tuple[int, int] | None]]:
+    """Scene, variant, image number and shape of everything that is to be shown."""
+    names = plan.scenes or (SMALL if plan.small else tuple(scene.name for scene in SCENES))
+    for name in names:
+        scene = scene_named(name)
+        for variant in scene.variants:
+            for k in range(min(plan.seeds, SMALL_SEEDS) if plan.small else plan.seeds):
+                yield scene, variant, k, SMALL_SHAPE if plan.small else None
+
+
+def moved(answer: Answer, base: Answer, image: SceneImage, shape: tuple[int, int], spacing_px: float) -> float:
+    """Rms change per axis in px of the columns found in both, the image of `shape` having been turned by a variant of S17."""
+    back: FloatArray = turned(answer.yx_px, shape, CHANGES[image.variant], back=True)
+    i, j = match(back, base.yx_px, QUARTER * spacing_px)
+    return float(np.sqrt(np.mean((back[i] - base.yx_px[j]) ** 2))) if len(i) else float("nan")
+
+
+class _Invariance:
+    """Compares each variant of S17 with the same contestant's answer to the unchanged image."""
+
+    def __init__(self) -> None:
+        self._base: dict[tuple[str, int], tuple[Answer, float, tuple[int, int]]] = {}
+
+    def add(self, who: str, image: SceneImage, answer: Answer, numbers: dict[str, float]) -> None:
+        if image.variant == BASE:
+            rows, cols = image.pixels.shape
+            self._base[who, image.seed] = answer, numbers["f1"], (rows, cols)
+        elif (who, image.seed) in self._base and "f1" in numbers:
+            base, f1, shape = self._base[who, image.seed]
+            numbers["f1_change"] = abs(numbers["f1"] - f1)
+            numbers["moved_px"] = moved(answer, base, image, shape, spacing_of(image))
+
+
+def run_scenes(plan: Plan, tell: Tell = lambda text: None) -> list[Row]:
+    """Show every planned image to every contestant and score the answers.
+
+    Rivals see the first `rival_seeds` images of each variant; their parameters are the best for each image (see
+    `atomid_live.evaluate.rivals`), ours are fixed.
+
+    Raises
+    ------
+    UsageError
+        Unknown scene, model or rival.
+    """
+    rows: list[Row] = []
+    turning = _Invariance()
+    with ExitStack() as closing:
+        ours = closing.enter_context(contestants(plan.models, plan.threads))
+        rivals = _rivals(plan, ours, closing)
+        for contestant in ours:
+            contestant.warm_up(SMALL_SHAPE if plan.small else (496, 528))
+        begun, last = perf_counter(), ""
+        for scene, variant, k, shape in planned(plan):
+            if scene.name != last:
+                tell(f"{perf_counter() - begun:6.0f} s  {scene.name} {scene.title}")
+                last = scene.name
+            image = make_image(scene, variant, k, shape, plan.offset)
+            answers: list[tuple[str, Answer]] = [(each.name, each(image.frame())) for each in ours]
+            if k < plan.rival_seeds:
+                answers += [(name, answer) for rival in rivals for name, answer in rival(image)]
+            for who, answer in answers:
+                numbers = score_image(image, answer, with_chance=k == 0 and not plan.small)
+                numbers |= {f"ms {stage}": ms for stage, ms in answer.timings_ms.items()}
+                if scene.name == "S17":
+                    turning.add(who, image, answer, numbers)
+                rows.append(Row(who, image.scene, image.variant, image.seed, numbers))
+    return rows
+
+
+def _rivals(plan: Plan, ours: Sequence[Contestant], closing: ExitStack) -> list[Any]:
+    if not plan.rivals:
+        return []
+    from atomid_live.evaluate.rivals import open_rivals
+
+    return open_rivals(plan.rivals, ours, plan.atomap_python, closing)
