@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
+from atomid_live.detect.near import nearest_px
 from atomid_live.detect.normalise import Prepared
 from atomid_live.detect.refine import Refined, refine
 from atomid_live.flags import Flag
@@ -16,11 +17,9 @@ CROWDED_SIGMA = 3.0
 MERGED_SIGMA = 1.3
 
 
-def _neighbours(yx: FloatArray) -> FloatArray:
+def _neighbours(yx: FloatArray, typical_px: float) -> FloatArray:
     """Distance of each column to its nearest neighbour; infinity for a single one."""
-    if len(yx) < 2:
-        return np.full(len(yx), np.inf)
-    return np.asarray(cKDTree(yx, balanced_tree=False, compact_nodes=False).query(yx, k=2)[0][:, 1])
+    return nearest_px(yx, typical_px)
 
 
 def _unmerged(yx: FloatArray, score: FloatArray, nearest: FloatArray, least_px: float) -> NDArray[np.bool_]:
@@ -114,7 +113,7 @@ def collect(
     refined = refine(prepared.image, yx_px, column_sigma_px, fit_width=fit_width)
     sigma = refined.column_sigma_px
     yx = refined.yx_px
-    nearest = _neighbours(yx)
+    nearest = _neighbours(yx, 4.0 * sigma)
     keep = _unmerged(yx, score, nearest, MERGED_SIGMA * sigma if least_px is None else least_px)
     keep &= ~(refined.amplitude < faintest_part * np.median(refined.amplitude))
     order = np.flatnonzero(keep)[np.lexsort((yx[keep, 1], yx[keep, 0]))]
@@ -122,7 +121,7 @@ def collect(
         yx[order], refined.sigma_yx_px[order], refined.amplitude[order], refined.background[order], refined.noise[order],
         refined.failed[order], refined.at_edge[order], sigma,
     )  # fmt: skip
-    nearest = nearest[order] if keep.all() else _neighbours(picked.yx_px)
+    nearest = nearest[order] if keep.all() else _neighbours(picked.yx_px, 4.0 * sigma)
     spacing = float(nearest.mean()) if len(nearest) > 1 else NAN
     frame_flags = prepared.frame_flags | (int(Flag.SPACING_ODD) if _odd(spacing, plane_px) else 0)
     flags = _flags(picked, prepared, nearest)

@@ -7,15 +7,15 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from atomid_live.detect.columns import collect
 from atomid_live.detect.dog_filter import band_pass
-from atomid_live.detect.local_contrast import local_contrast
+from atomid_live.detect.levels import Level, Levels
+from atomid_live.detect.near import in_company
 from atomid_live.detect.normalise import Prepared, prepare
-from atomid_live.detect.peaks import find_peaks, parabola
-from atomid_live.detect.resample import to_canonical
+from atomid_live.detect.peaks import find_peaks, parabola, parabola_height
 from atomid_live.detect.spacing import SUPPRESS_SIGMA, Scale, estimate_scale, sparse_noise
+from atomid_live.detect.spectrum import measure_spectrum
 from atomid_live.errors import UsageError
 from atomid_live.flags import Flag
 from atomid_live.settings import DetectSettings, FrameSettings
@@ -28,6 +28,7 @@ FAINTEST_PART = 0.12
 CLEAN_FRACTION = 0.1
 LOW_Z, HIGH_Z = 2.6, 4.5
 LOW_PART, HIGH_PART = 0.4, 0.8
+FLOOR_Z = 1.2
 SUPPORT_SPACINGS, SUPPORTERS = 1.7, 2
 
 
@@ -58,19 +59,22 @@ def _supported(yx: FloatArray, sure: NDArray[np.bool_], spacing_px: float) -> ND
     if len(yx) <= SUPPORTERS or not np.isfinite(spacing_px):
         return sure
     doubtful = np.flatnonzero(~sure)
-    if not len(doubtful):
-        return sure
-    distance = cKDTree(yx).query(yx[doubtful], k=SUPPORTERS + 1)[0][:, -1]
     out = sure.copy()
-    out[doubtful] = distance <= SUPPORT_SPACINGS * spacing_px
+    out[doubtful] = in_company(yx, doubtful, SUPPORT_SPACINGS * spacing_px, SUPPORTERS)
     return out
 
 
-def _noise(response: Image, contrast: Image, column_sigma_px: float, scale: Scale) -> float:
-    """Standard deviation of the band-passed noise."""
+def _response(level: Level, column_sigma_px: float, scale: Scale) -> tuple[Image, float]:
+    """Band-passed frame and the standard deviation of its noise.
+
+    In a lattice from the pixels as they are: local contrast would show the noise of a hole as large as columns. Lone atoms
+    among thick and thin places need it.
+    """
+    here = level.sigma_px(column_sigma_px)
     if scale.kind == "lattice":
-        return float(response[::2, ::2].std()) * sqrt(scale.noise_fraction)
-    return sparse_noise(response, contrast, column_sigma_px)
+        return band_pass(level.image, here), measure_spectrum(level.image).level(here)
+    response = band_pass(level.contrast, here)
+    return response, sparse_noise(response, level.contrast, here)
 
 
 def automatic_threshold(height: FloatArray, noise: float, scale: Scale) -> tuple[float, float]:
@@ -87,35 +91,42 @@ def automatic_threshold(height: FloatArray, noise: float, scale: Scale) -> tuple
     return low, max(low, min(HIGH_Z * noise, HIGH_PART * tall))
 
 
-def candidates(image: Image, column_sigma_px: float, scale: Scale, threshold: float | None) -> tuple[FloatArray, FloatArray]:
-    """Columns of a canonical image: positions (N, 2) in its pixels, and scores (N,) with 0.5 at the automatic threshold.
+def _strong(height: FloatArray) -> FloatArray:
+    """Heights above three tenths of what a twentieth of them exceed."""
+    if not len(height):
+        return height
+    place = len(height) - 1 - len(height) // 20
+    return height[height > 0.3 * np.partition(height, place)[place]]
+
+
+def candidates(
+    level: Level, column_sigma_px: float, scale: Scale, threshold: float | None
+) -> tuple[FloatArray, FloatArray]:
+    """Columns of a frame: positions (N, 2) in its pixels, and scores (N,) with 0.5 at the automatic threshold.
 
     Parameters
     ----------
-    image : ndarray, shape (rows, cols), float32
-        At canonical scale, columns bright.
+    level : Level
+        The frame where a column is about 1.2 to 2.4 px wide, columns bright.
     column_sigma_px : float
-        Width of a column in this image.
+        Width of a column in the frame.
     scale : Scale
     threshold : float or None
         Least score.
     """
-    contrast = local_contrast(image)
-    response = band_pass(contrast, column_sigma_px)
-    noise = _noise(response, contrast, column_sigma_px, scale)
-    yx, height = find_peaks(response, 0.0, SUPPRESS_SIGMA * column_sigma_px)
-    strong = height[height > 0.3 * height[len(height) // 20]] if len(height) else height
-    low, high = automatic_threshold(strong, noise, scale)
+    response, noise = _response(level, column_sigma_px, scale)
+    radius = SUPPRESS_SIGMA * level.sigma_px(column_sigma_px)
+    yx, _ = find_peaks(response, FLOOR_Z * noise if threshold is None else 0.0, radius)
+    height = parabola_height(response, yx)
+    low, high = automatic_threshold(_strong(height), noise, scale)
     ratio = height / max(low, 1e-12)
     score = ratio / (1.0 + ratio)
-    least = 0.5 if threshold is None else threshold
-    keep = score >= least
+    keep = score >= (0.5 if threshold is None else threshold)
     yx, height, score = yx[keep], height[keep], score[keep]
-    place = parabola(response, yx)
+    place = level.to_frame(parabola(response, yx))
     if threshold is None:
         # peaks of noise crowd the spacing that was seen; the spectrum's planes are the safer measure of who is near
-        spacing = float(np.fmax(scale.spacing_px, scale.plane_px)) * column_sigma_px / scale.column_sigma_px
-        company = _supported(place, height >= high, spacing)
+        company = _supported(place, height >= high, float(np.fmax(scale.spacing_px, scale.plane_px)))
         place, score = place[company], score[company]
     return place, score
 
@@ -142,15 +153,15 @@ class DogDetector:
         prepared = prepare(frame.pixels)
         if prepared.frame_flags & Flag.CONSTANT:
             return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | prepared.frame_flags)
-        prepared, scale = self.oriented(prepared)
+        levels = Levels(prepared.image)
+        prepared, scale = self.oriented(prepared, levels)
         if not scale.found:
             return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | prepared.frame_flags)
+        if prepared.image is not levels.pixels:
+            levels = Levels(prepared.image)
         sigma = scale.column_sigma_px
-        canonical = to_canonical(prepared.image, sigma)
-        factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
-        yx, score = candidates(canonical.image, sigma * factor, scale, self._detect.threshold)
+        places, score = candidates(levels.fitting(sigma), sigma, scale, self._detect.threshold)
         least = None
-        places = canonical.to_frame(yx)
         if self._detect.min_separation is not None:
             least = separation_px(self._detect.min_separation, scale.spacing_px, frame.pixel_size_yx_nm)
         faintest = FAINTEST_PART if scale.kind == "lattice" and self._detect.threshold is None else 0.0
@@ -167,11 +178,15 @@ class DogDetector:
         pixels = grey.astype(np.uint16)
         self.detect(Frame(-1, pixels, float("nan"), Origin("warm-up")))
 
-    def oriented(self, prepared: Prepared) -> tuple[Prepared, Scale]:
-        """The frame with bright columns, and its scale; `auto` takes the sign with the taller, rarer peaks."""
+    def oriented(self, prepared: Prepared, levels: Levels | None = None) -> tuple[Prepared, Scale]:
+        """The frame with bright columns, and its scale; `auto` takes the sign with the taller, rarer peaks.
+
+        `levels`, if given, holds the reductions of `prepared.image`.
+        """
         polarity = self._frame.polarity
+        given = levels or Levels(prepared.image)
         if polarity == "bright":
-            return prepared, estimate_scale(prepared.image)
+            return prepared, estimate_scale(prepared.image, given)
         inverted = replace(
             prepared,
             image=np.max(prepared.image) - prepared.image,
@@ -179,14 +194,15 @@ class DogDetector:
         )
         if polarity == "dark":
             return inverted, estimate_scale(inverted.image)
-        both = [(p, estimate_scale(p.image)) for p in (prepared, inverted)]
-        return max(both, key=lambda pair: self._merit(*pair))
+        both = [(prepared, given), (inverted, Levels(inverted.image))]
+        ranked = [(p, estimate_scale(p.image, made), made) for p, made in both]
+        best = max(ranked, key=lambda one: self._merit(one[1], one[2]))
+        return best[0], best[1]
 
     @staticmethod
-    def _merit(prepared: Prepared, scale: Scale) -> float:
+    def _merit(scale: Scale, levels: Levels) -> float:
         if not scale.found:
             return -np.inf
-        canonical = to_canonical(prepared.image, scale.column_sigma_px)
-        factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
-        response = band_pass(canonical.image, scale.column_sigma_px * factor).astype(np.float64)
+        level = levels.fitting(scale.column_sigma_px)
+        response = band_pass(level.image, level.sigma_px(scale.column_sigma_px)).astype(np.float64)
         return float(np.mean((response / max(response.std(), 1e-12)) ** 3))

@@ -14,26 +14,54 @@ Image = NDArray[np.float32]
 
 
 @njit(nogil=True, cache=True)
+def _inner_maximum(image: Image, r: int, c: int) -> bool:
+    """Whether an inner pixel is a maximum; neighbours that come later may be equal, earlier ones may not."""
+    v = image[r, c]
+    if image[r, c - 1] >= v or image[r, c + 1] > v or image[r - 1, c] >= v or image[r + 1, c] > v:
+        return False
+    return not (
+        image[r - 1, c - 1] >= v or image[r - 1, c + 1] >= v or image[r + 1, c - 1] > v or image[r + 1, c + 1] > v
+    )
+
+
+@njit(nogil=True, cache=True)
+def _border_maximum(image: Image, r: int, c: int) -> bool:
+    rows, cols = image.shape
+    v = image[r, c]
+    for y in range(max(r - 1, 0), min(r + 2, rows)):
+        for x in range(max(c - 1, 0), min(c + 2, cols)):
+            later = y > r or (y == r and x > c)
+            if image[y, x] > v or (image[y, x] == v and not later and not (y == r and x == c)):
+                return False
+    return True
+
+
+@njit(nogil=True, cache=True)
 def _local_maxima(image: Image, threshold: float, where: IntArray) -> int:
     rows, cols = image.shape
+    limit = np.float32(threshold)
     count = 0
     for r in range(rows):
-        for c in range(cols):
+        if r == 0 or r == rows - 1:
+            for c in range(cols):
+                if image[r, c] > limit and _border_maximum(image, r, c):
+                    where[count] = r * cols + c
+                    count += 1
+            continue
+        c = 0
+        while c < cols:
             v = image[r, c]
-            if not v > threshold:
-                continue
-            top = True
-            for dr in range(-1, 2):
-                for dc in range(-1, 2):
-                    y, x = r + dr, c + dc
-                    if y < 0 or x < 0 or y >= rows or x >= cols or (dr == 0 and dc == 0):
-                        continue
-                    later = dr > 0 or (dr == 0 and dc > 0)
-                    if image[y, x] > v or (image[y, x] == v and not later):
-                        top = False
-            if top:
-                where[count] = r * cols + c
-                count += 1
+            if v > limit:
+                if c == 0 or c == cols - 1:
+                    top = _border_maximum(image, r, c)
+                else:
+                    top = _inner_maximum(image, r, c)
+                if top:
+                    where[count] = r * cols + c
+                    count += 1
+                    # the next pixel has this one before it, so it is none
+                    c += 1
+            c += 1
     return count
 
 
@@ -108,14 +136,57 @@ def parabola(image: Image, yx: IntArray) -> FloatArray:
     ndarray, shape (N, 2), float64
     """
     out = yx.astype(np.float64)
-    for axis in (0, 1):
-        index = yx[:, axis]
-        inner = (index > 0) & (index < image.shape[axis] - 1)
-        y, x = yx[inner].T
-        step = (1, 0) if axis == 0 else (0, 1)
-        before = image[y - step[0], x - step[1]].astype(np.float64)
-        after = image[y + step[0], x + step[1]].astype(np.float64)
-        curve = before + after - 2.0 * image[y, x]
-        shift = np.where(curve < 0, 0.5 * (before - after) / np.where(curve < 0, curve, 1.0), 0.0)
-        out[inner, axis] += np.clip(shift, -0.5, 0.5)
+    _tops(image, yx, out)
     return out
+
+
+@njit(nogil=True, cache=True)
+def _top(before: float, here: float, after: float) -> float:
+    curve = before + after - 2.0 * here
+    if not curve < 0.0:
+        return 0.0
+    return min(max(0.5 * (before - after) / curve, -0.5), 0.5)
+
+
+@njit(nogil=True, cache=True)
+def _tops(image: Image, yx: IntArray, out: FloatArray) -> None:
+    rows, cols = image.shape
+    for n in range(len(yx)):
+        r, c = yx[n, 0], yx[n, 1]
+        if 0 < r < rows - 1:
+            out[n, 0] += _top(float(image[r - 1, c]), float(image[r, c]), float(image[r + 1, c]))
+        if 0 < c < cols - 1:
+            out[n, 1] += _top(float(image[r, c - 1]), float(image[r, c]), float(image[r, c + 1]))
+
+
+def parabola_height(image: Image, yx: IntArray) -> FloatArray:
+    """Height of peaks by parabolas through three pixels along each axis, shape (N,); at the border the pixel's own value.
+
+    Parameters
+    ----------
+    image : ndarray, shape (rows, cols), float32
+    yx : ndarray, shape (N, 2), int64
+        Local maxima.
+    """
+    out = np.empty(len(yx))
+    _heights(image, yx, out)
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _rise(before: float, here: float, after: float) -> float:
+    curve = 2.0 * here - before - after
+    slope = 0.5 * (after - before)
+    return min(0.5 * slope * slope / curve, 0.125 * curve) if curve > 0.0 else 0.0
+
+
+@njit(nogil=True, cache=True)
+def _heights(image: Image, yx: IntArray, out: FloatArray) -> None:
+    rows, cols = image.shape
+    for n in range(len(yx)):
+        r, c = yx[n, 0], yx[n, 1]
+        out[n] = image[r, c]
+        if 0 < r < rows - 1:
+            out[n] += _rise(float(image[r - 1, c]), float(image[r, c]), float(image[r + 1, c]))
+        if 0 < c < cols - 1:
+            out[n] += _rise(float(image[r, c - 1]), float(image[r, c]), float(image[r, c + 1]))

@@ -52,6 +52,18 @@ def resample(pixels: Image, factor: float) -> Resampled:
     return Resampled(image, (size[0] / rows, size[1] / cols))
 
 
+def binned(pixels: Image, side: int) -> Resampled:
+    """Means over `side` x `side` pixels; what does not fill a bin at the lower and right border is left out.
+
+    Unlike a resize by any other factor it leaves white noise white and equal everywhere.
+    """
+    if side <= 1:
+        return Resampled(pixels, (1.0, 1.0))
+    rows, cols = max(1, pixels.shape[0] // side), max(1, pixels.shape[1] // side)
+    whole = pixels[: rows * side, : cols * side]
+    return Resampled(cv2.resize(whole, (cols, rows), interpolation=cv2.INTER_AREA), (1.0 / side, 1.0 / side))
+
+
 def to_canonical(pixels: Image, column_sigma_px: float) -> Resampled:
     """Reduce a frame until a column is `CANONICAL_SIGMA_PX` wide; narrower columns stay as they are."""
     return resample(pixels, CANONICAL_SIGMA_PX / column_sigma_px)

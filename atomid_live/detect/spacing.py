@@ -12,12 +12,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from atomid_live.detect.dog_filter import band_pass, kernel_sums
+from atomid_live.detect.levels import Levels
 from atomid_live.detect.local_contrast import local_contrast
+from atomid_live.detect.near import nearest_px as nearest
 from atomid_live.detect.peaks import find_peaks
-from atomid_live.detect.resample import CANONICAL_SIGMA_PX, Resampled, resample, to_canonical
+from atomid_live.detect.resample import CANONICAL_SIGMA_PX, Resampled, to_canonical
 from atomid_live.detect.spectrum import Spectrum, measure_spectrum
 from atomid_live.types import NAN, FloatArray, IntArray
 
@@ -31,7 +32,9 @@ SPARSE_EVIDENCE = 14.0
 SURE_EVIDENCE, SURE_PART = 25.0, 0.86
 NOISY_LATTICE = 0.85
 CLOSEST_PER_PLANE = 0.5
-SIGMA_PER_PLANE, LEAST_PER_PLANE = 0.2, 0.16
+LEAST_PER_PLANE, MOST_PER_PLANE = 0.16, 0.36
+MIDDLE_SIDE = 288
+MOST_NARROWER, MOST_WIDER = 0.8, 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +104,10 @@ def tail_threshold(image: Image, column_sigma_px: float, z: float = SPARSE_Z) ->
     return float(z + max(shift, 0.0))
 
 
-def nearest_px(yx: FloatArray | IntArray) -> float:
-    """Median distance to the nearest neighbour; NaN under two points."""
-    if len(yx) < 2:
-        return NAN
-    return float(np.median(cKDTree(yx).query(yx, k=2)[0][:, 1]))
-
-
 def _chequer(shape: tuple[int, int]) -> Image:
     """1 on the black squares of a chequer-board, 0 on the white ones."""
     rows, cols = np.arange(shape[0]), np.arange(shape[1])
     return ((rows[:, None] + cols) % 2).astype(np.float32)
-
-
-def _middle(pixels: Image, column_sigma_px: float) -> Image:
-    """The middle of a frame, as much as is 512 canonical pixels a side."""
-    side = int(512 * max(column_sigma_px / CANONICAL_SIGMA_PX, 1.0))
-    top, left = (max(0, (size - side) // 2) for size in pixels.shape)
-    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
 def stacked_sigma(image: Image, yx: IntArray, guess_px: float, use: Image | None = None) -> float:
@@ -139,49 +128,70 @@ def stacked_sigma(image: Image, yx: IntArray, guess_px: float, use: Image | None
     if len(centres) < 3:
         return NAN
     step = np.arange(-half, half + 1)
-    where = (centres[:, 0, None, None] + step[:, None], centres[:, 1, None, None] + step)
-    held = np.full(len(centres), 1.0)[:, None, None] if use is None else use[where]
-    weight = np.broadcast_to(held, (len(centres), len(step), len(step))).sum(0, dtype=np.float64)
-    stack = (image[where] * held).sum(0, dtype=np.float64) / np.maximum(weight, 1.0)
     square = (step[:, None] ** 2 + step**2).astype(np.float64)
-    near = (square <= (1.7 * guess_px) ** 2 + 0.5) & (weight > 0)
-    root = np.sqrt(weight[near])
-    best, best_error = NAN, np.inf
-    for sigma in guess_px * np.geomspace(0.5, 2.0, 41):
-        basis = np.stack([np.exp(-0.5 * square[near] / sigma**2), np.ones_like(root)], 1) * root[:, None]
-        solution, *_ = np.linalg.lstsq(basis, stack[near] * root, rcond=None)
-        error = float(np.sum((basis @ solution - stack[near] * root) ** 2))
-        if solution[0] > 0 and error < best_error:
-            best, best_error = float(sigma), error
+    near = square <= (1.7 * guess_px) ** 2 + 0.5
+    down, right = np.nonzero(near)
+    where = (centres[:, 0, None] * cols + centres[:, 1, None]) + (down - half) * cols + (right - half)
+    values = image.reshape(-1)[where]
+    held = np.ones_like(values) if use is None else use.reshape(-1)[where]
+    weight = held.sum(0, dtype=np.float64)
+    some = weight > 0
+    mean = (values * held).sum(0, dtype=np.float64)[some] / weight[some]
+    weight, r2 = weight[some], square[near][some]
+    ladder = guess_px * np.geomspace(0.5, 2.0, 61)
+    shape = np.exp(-0.5 * r2 / ladder[:, None] ** 2)
+    # weighted straight line of the mean column against each shape
+    total = weight.sum()
+    shape -= (shape @ weight)[:, None] / total
+    mean = mean - mean @ weight / total
+    up, own = shape @ (weight * mean), (shape**2) @ weight
+    gain = np.where(up > 0, up**2 / np.maximum(own, 1e-30), 0.0)
+    if not gain.max() > 0:
+        return NAN
     # whole-pixel stacking widens the mean by the variance of the rounding
-    return sqrt(max(best**2 - 1.0 / 12.0, 0.25)) if np.isfinite(best) else NAN
+    return sqrt(max(float(ladder[int(np.argmax(gain))]) ** 2 - 1.0 / 12.0, 0.25))
 
 
-def _lattice_scale(pixels: Image, spectrum: Spectrum, reduction: float) -> Scale:
-    ladder = np.geomspace(SMALLEST_SIGMA_PX * reduction * 0.8, max(pixels.shape) * reduction / 20.0, 40)
-    sigma = spectrum.best_sigma(ladder) / reduction
-    # the band-pass that passes most of a lattice's spots is narrower than its columns
-    sigma *= 1.3
-    for _ in range(3):
-        canonical = to_canonical(_middle(pixels, sigma), sigma)
-        factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
-        contrast = local_contrast(canonical.image)
+def _middle(image: Image) -> Image:
+    """The middle of a level, as much as is enough to measure a width."""
+    top, left = (max(0, (size - MIDDLE_SIDE) // 2) for size in image.shape)
+    return image[top : top + MIDDLE_SIDE, left : left + MIDDLE_SIDE]
+
+
+def _measured_sigma(levels: Levels, first_px: float) -> tuple[float, float]:
+    """Width and spacing of columns, from about the right width: peaks at that width, the width of their mean, and again."""
+    sigma, spacing = first_px, NAN
+    for _ in range(2):
+        level = levels.fitting(sigma)
+        contrast = _middle(level.contrast)
+        here = level.sigma_px(sigma)
         black = _chequer(contrast.shape)
         # one half of the pixels finds the columns and the other shows their width: noise is not taken for narrow columns
-        yx, height = find_peaks(band_pass(contrast * black, sigma * factor), 0.0, SUPPRESS_SIGMA * sigma * factor)
-        yx = yx[height > 0.5 * height[len(height) // 10]] if len(height) else yx
-        fitted = stacked_sigma(contrast, yx, sigma * factor, 1.0 - black) / factor
+        yx, height = find_peaks(band_pass(contrast * black, here), 0.0, SUPPRESS_SIGMA * here)
+        strong = height > 0.5 * height[len(height) // 10] if len(height) else np.zeros(0, np.bool_)
+        yx = yx[strong]
+        fitted = stacked_sigma(contrast, yx, here, 1.0 - black)
+        if len(yx) > 1:
+            spacing = float(np.median(nearest(yx.astype(np.float64), 4.0 * here))) * level.side
         if not np.isfinite(fitted):
             break
-        change, sigma = fitted / sigma, min(max(fitted, 0.6 * sigma), 1.6 * sigma)
-        if 0.87 < change < 1.15:
+        # a bin is a box that widened the column
+        native = sqrt(max(fitted**2 - (1.0 - level.side**-2) / 12.0, 0.25)) * level.side
+        before, sigma = sigma, min(max(native, MOST_NARROWER * first_px), MOST_WIDER * first_px)
+        if 0.87 < sigma / before < 1.15:
             break
-    spacing = nearest_px(yx) / factor
-    noisy, plane = spectrum.noise_fraction(sigma * reduction), spectrum.plane_px / reduction
-    # the noisier the frame, the more the plane distance has a say
-    pulled = sigma ** (1.0 - noisy) * (SIGMA_PER_PLANE * plane) ** noisy
+    return sigma, spacing
+
+
+def _lattice_scale(levels: Levels, spectrum: Spectrum, side: int) -> Scale:
+    plane = spectrum.plane_px * side
+    first = max(spectrum.first_sigma_px * side, SMALLEST_SIGMA_PX)
+    sigma, spacing = _measured_sigma(levels, first)
+    noisy = spectrum.noise_fraction(sigma / side)
+    # the noisier the frame, the more the spectrum has a say
+    pulled = sigma ** (1.0 - noisy) * first**noisy
     least = LEAST_PER_PLANE * plane if noisy > 0.3 else 0.0
-    sigma = max(sigma, pulled, least, SMALLEST_SIGMA_PX)
+    sigma = max(min(max(pulled, least), MOST_PER_PLANE * plane), SMALLEST_SIGMA_PX)
     # no lattice has neighbours closer than a honeycomb; nearer peaks were noise
     spacing = float(np.fmax(spacing, CLOSEST_PER_PLANE * plane))
     return Scale(sigma, spacing, float(spectrum.spot_ratio.max()), "lattice", noisy, plane)
@@ -200,6 +210,11 @@ def _sparse_at(level: Resampled, sigma_px: float) -> tuple[float, float, IntArra
     return evidence, tail, bright
 
 
+def _typical(yx: IntArray) -> float:
+    """Median distance to the nearest neighbour; NaN under two points."""
+    return float(np.median(nearest(yx.astype(np.float64), 8.0))) if len(yx) > 1 else NAN
+
+
 def _sparse_scale(pixels: Image) -> Scale:
     largest = min(pixels.shape) / 24.0
     steps = max(1, int(2 * log2(max(largest / 1.3, 1.0))) + 1)
@@ -214,17 +229,19 @@ def _sparse_scale(pixels: Image) -> Scale:
             width = max(float(width), SMALLEST_SIGMA_PX)
             # once there are atoms beyond doubt, the threshold may go where they and the noise balance
             part = SURE_PART if evidence > SURE_EVIDENCE else 1.0
-            best = Scale(width, nearest_px(yx) / factor, evidence, "sparse", 1.0, NAN, tail * part)
+            best = Scale(width, _typical(yx) / factor, evidence, "sparse", 1.0, NAN, tail * part)
     return best
 
 
-def estimate_scale(pixels: Image) -> Scale:
+def estimate_scale(pixels: Image, levels: Levels | None = None) -> Scale:
     """Find the width of columns in a frame, or that it shows none.
 
     Parameters
     ----------
     pixels : ndarray, shape (rows, cols), float32
         Finite, columns bright.
+    levels : Levels or None
+        Reductions of `pixels` that were made before or will be needed again.
 
     Returns
     -------
@@ -233,12 +250,12 @@ def estimate_scale(pixels: Image) -> Scale:
     """
     if min(pixels.shape) < 32:
         return Scale()
-    reduction = 1.0 / min(4, max(1, round(max(pixels.shape) / SPECTRUM_SIDE)))
-    small = resample(pixels, reduction)
-    spectrum = measure_spectrum(local_contrast(small.image))
+    given = levels or Levels(pixels)
+    side = min(4, max(1, round(max(pixels.shape) / SPECTRUM_SIDE)))
+    spectrum = measure_spectrum(given.reduced(side).contrast)
     if not spectrum.has_lattice:
         return _sparse_scale(pixels)
-    lattice = _lattice_scale(pixels, spectrum, sqrt(small.factor_yx[0] * small.factor_yx[1]))
+    lattice = _lattice_scale(given, spectrum, side)
     if lattice.noise_fraction > NOISY_LATTICE:
         sparse = _sparse_scale(pixels)
         return sparse if sparse.found else lattice

@@ -1,0 +1,52 @@
+"""Who is near whom among columns, without a tree (numba, serial)."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from atomid_live.lattice.grid import Bins, nearest_distance, sort_into_bins
+from atomid_live.types import FloatArray, IntArray
+
+
+@numba.njit(nogil=True, cache=True)
+def _company(yx, which, order, start, size, low_y, low_x, rows, cols, reach, enough, out):  # type: ignore[no-untyped-def]
+    limit = reach * reach
+    ring = int(reach / size) + 1
+    for n in range(len(which)):
+        i = which[n]
+        r0 = min(rows - 1, int((yx[i, 0] - low_y) / size))
+        c0 = min(cols - 1, int((yx[i, 1] - low_x) / size))
+        count = 0
+        for r in range(max(0, r0 - ring), min(rows, r0 + ring + 1)):
+            for c in range(max(0, c0 - ring), min(cols, c0 + ring + 1)):
+                for k in range(start[r * cols + c], start[r * cols + c + 1]):
+                    j = order[k]
+                    if j != i and (yx[j, 0] - yx[i, 0]) ** 2 + (yx[j, 1] - yx[i, 1]) ** 2 <= limit:
+                        count += 1
+            if count >= enough:
+                break
+        out[n] = count >= enough
+
+
+def in_company(yx_px: FloatArray, which: IntArray, reach_px: float, enough: int) -> NDArray[np.bool_]:
+    """Whether each of the columns `which` (indices into positions (N, 2)) has at least `enough` others within `reach_px`."""
+    out = np.zeros(len(which), np.bool_)
+    if len(which):
+        bins = sort_into_bins(yx_px, reach_px)
+        _company(
+            yx_px, which, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols, reach_px, enough, out
+        )
+    return out
+
+
+def nearest_px(yx_px: FloatArray, typical_px: float) -> FloatArray:
+    """Distance of each of the positions (N, 2) to its nearest other; infinity for a single one.
+
+    `typical_px` is about what is expected; it decides the speed only.
+    """
+    if len(yx_px) < 2:
+        return np.full(len(yx_px), np.inf)
+    bins: Bins = sort_into_bins(yx_px, typical_px)
+    return nearest_distance(yx_px, bins)
