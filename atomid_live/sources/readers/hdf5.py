@@ -5,12 +5,14 @@ The C library's known heap overflows are the reason for the order; both work on 
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
 import math
 import struct
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -126,22 +128,33 @@ def as_json(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+@functools.cache
+def _pyfive() -> ModuleType:
+    """Load pyfive; it parses its own package metadata for a log line at every chunk index, which took half of the reading."""
+    import pyfive
+    from pyfive import h5d
+
+    if hasattr(h5d, "version"):
+        setattr(h5d, "version", functools.cache(h5d.version))  # noqa: B010 - mypy knows no such attribute
+    return pyfive
+
+
 class _PureTree:
     def __init__(self, handle: BinaryIO) -> None:
-        import pyfive
-
         self._size = handle.seek(0, 2)
         handle.seek(0)
         self._handle = _Handle(handle)
-        self._file = pyfive.File(self._handle)
+        self._known: dict[str, Any] = {"": _pyfive().File(self._handle)}
 
     def _get(self, path: str) -> Any:
-        node: Any = self._file
-        for part in path.strip("/").split("/"):
-            if not hasattr(node, "keys") or part not in node:
-                return None
-            node = node[part]
-        return node
+        path = path.strip("/")
+        if path not in self._known:
+            above, _, part = path.rpartition("/")
+            group = self._get(above)
+            held = hasattr(group, "keys") and part in group
+            # the chunk index is read when a piece is asked for, not for a look at the shape
+            self._known[path] = group.get_lazy_view(part) if held else None
+        return self._known[path]
 
     def children(self, path: str) -> list[str]:
         node = self._get(path)
@@ -206,6 +219,9 @@ class _PureDataset:
             whole = self._read(self._node.id.data_offset, self.shape)
             return None if whole is None else whole[..., index]
         chunks = self._node.chunks
+        if chunks[:-1] == self.shape[:-1]:
+            one = self._read(self._offset((0,) * (len(chunks) - 1), index) or 0, chunks)
+            return None if one is None else one[..., index % chunks[-1]]
         out = np.empty(self.shape[:-1], self.dtype)
         for corner in self._corners():
             block = self._read(self._offset(corner, index) or 0, chunks)

@@ -36,7 +36,9 @@ def number(tree: Mapping[str, Any], dotted: str) -> float:
 def word(tree: Mapping[str, Any], dotted: str) -> str:
     """Return the text at a path without control characters, or ""."""
     value = field(tree, dotted)
-    return "".join(c for c in value if c.isprintable())[:200] if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return (value if value.isprintable() else "".join(c for c in value if c.isprintable()))[:200]
 
 
 def pixel_size_yx_nm(tree: Mapping[str, Any]) -> tuple[float, float]:
