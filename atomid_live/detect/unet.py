@@ -17,7 +17,7 @@ from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola
 from atomid_live.detect.resample import to_canonical
-from atomid_live.detect.spacing import Scale, sparse_noise
+from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale, sparse_noise
 from atomid_live.flags import Flag
 from atomid_live.protocols import Maps, Network
 from atomid_live.settings import DetectSettings, FrameSettings
@@ -32,6 +32,9 @@ RADIUS_SIGMA = 2.0
 # The network's own opinion of the column width overrules the spectrum's beyond these ratios, and not more than twice.
 NARROWER, WIDER = 0.8, 1.25
 SECOND_LOOKS = 2
+# A frame whose peaks are typically this low is looked at again at other scales, which must convince.
+WEAK, CONVINCING = 0.15, 0.5
+OTHER_SCALES = (0.5, 0.25, 2.0)
 SPACING_AGREES = 1.7
 
 
@@ -97,6 +100,24 @@ class Look:
     yx_px: FloatArray = field(repr=False)
     height: FloatArray = field(repr=False)
     significance: FloatArray = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sight:
+    """One scale's answer: contrast image, widths in the frame and in it, spacing in the frame, peaks in both, heights."""
+
+    contrast: Image
+    column_sigma_px: float
+    canonical_sigma_px: float
+    spacing_px: float
+    canonical_yx_px: FloatArray
+    yx_px: FloatArray
+    height: FloatArray
+
+    @property
+    def typical(self) -> float:
+        """Third quartile of the heights."""
+        return float(np.quantile(self.height, 0.75)) if len(self.height) else 0.0
 
 
 def scores(height: FloatArray, least: float) -> FloatArray:
@@ -201,7 +222,7 @@ class UnetDetector:
         return replace(found, frame_flags=found.frame_flags | int(Flag.SPACING_ODD)) if odd else found
 
     def look(self, pixels: NDArray[Any]) -> Look | None:
-        """Show a frame (rows, cols) to the network, again at another scale if it finds columns narrower or wider.
+        """Show a frame (rows, cols) to the network, again at another scale if it finds columns narrower, wider or hardly any.
 
         Returns
         -------
@@ -214,20 +235,30 @@ class UnetDetector:
         prepared, scale = self._dog.oriented(prepared)
         if not scale.found:
             return None
-        sigma = scale.column_sigma_px
+        sight = self._settle(prepared.image, scale.column_sigma_px)
+        if scale.kind == "lattice" and sight.typical < WEAK:
+            sizes = [part * scale.column_sigma_px for part in OTHER_SCALES]
+            others = [self._settle(prepared.image, size) for size in sizes if size >= SMALLEST_SIGMA_PX]
+            best = max(others, key=lambda other: other.typical, default=sight)
+            sight = best if best.typical > CONVINCING else sight
+        clear = np.full(len(sight.yx_px), np.inf)
+        if scale.kind == "sparse":
+            clear = significance(sight.contrast, sight.canonical_yx_px, sight.canonical_sigma_px)
+        return Look(prepared, scale, sight.column_sigma_px, sight.spacing_px, sight.yx_px, sight.height, clear)
+
+    def _settle(self, image: Image, sigma_px: float) -> _Sight:
+        """Run the network at a scale, and again at the one that it finds there."""
         for left in reversed(range(SECOND_LOOKS + 1)):
-            canonical = to_canonical(prepared.image, sigma)
+            canonical = to_canonical(image, sigma_px)
             factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
             contrast = local_contrast(canonical.image)
             maps = self._network.infer(padded(contrast))
-            ratio = maps.column_sigma_px / (sigma * factor)
+            ratio = maps.column_sigma_px / (sigma_px * factor)
             if not left or not np.isfinite(ratio) or NARROWER < ratio < WIDER or (factor == 1.0 and ratio < 1.0):
                 break
-            sigma *= min(max(ratio, 0.5), 2.0)
-        yx, height = map_peaks(maps, contrast.shape, sigma * factor)
-        spacing = maps.spacing_px / factor if np.isfinite(maps.spacing_px) else NAN
-        clear = significance(contrast, yx, sigma * factor) if scale.kind == "sparse" else np.full(len(yx), np.inf)
-        return Look(prepared, scale, sigma, spacing, canonical.to_frame(yx), height, clear)
+            sigma_px *= min(max(ratio, 0.5), 2.0)
+        yx, height = map_peaks(maps, contrast.shape, sigma_px * factor)
+        return _Sight(contrast, sigma_px, sigma_px * factor, maps.spacing_px / factor, yx, canonical.to_frame(yx), height)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile the kernels and the network for frames of this shape."""
