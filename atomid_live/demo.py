@@ -14,6 +14,7 @@ from atomid_live.settings import Settings
 from atomid_live.simulate.microscope import truth_folder
 
 PACE_S = 1.2
+STRAIN = 0.004
 _SILENCE_S = 20.0
 
 
@@ -24,7 +25,7 @@ def _settings(prepared: Prepared, frames: int) -> Settings:
 
 def _microscope(folder: Path, frames: int, seed: int) -> subprocess.Popen[bytes]:
     """Start the simulated microscope as its own process, as the real one is."""
-    words = ["--frames", str(frames), "--pace", str(PACE_S), "--seed", str(seed)]
+    words = ["--frames", str(frames), "--pace", str(PACE_S), "--seed", str(seed), "--strain", str(STRAIN)]
     command = [sys.executable, "-m", "atomid_live.simulate.microscope", str(folder), *words]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -35,7 +36,10 @@ def run_demo(prepared: Prepared, frames: int, seed: int) -> int:
     folder = out / time.strftime("demo-%Y%m%dT%H%M%SZ", time.gmtime()) / "frames"
     folder.mkdir(parents=True)
     chosen = Prepared(_settings(prepared, frames), prepared.origins)
-    print(f"A simulated Spectra 300 will write {frames} frames into {folder}, one every {PACE_S} s.", flush=True)
+    print(f"A simulated Spectra 300 will write {frames} frames into {folder}, one every {PACE_S} s.")
+    print(
+        f"The specimen drifts all the time, and after a third of them it begins to strain, to {100 * STRAIN:g} %.", flush=True
+    )
     built = chosen.watch(folder)
     microscope = _microscope(folder, frames, seed)
     try:

@@ -5,6 +5,7 @@ Run it with the interpreter of .venv after `python scripts/test.py` has installe
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 import subprocess
@@ -34,11 +35,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="atomid-pictures-") as text:
         folder = SessionFolder.create(Path(text), SessionInfo("Spectra 300 (simulated)"))
         recorder = Recorder(folder, annotate="none")
-        source = SimulatedSource(live_scenario("res2", FRAMES, 1, 1.2))
+        scenario = dataclasses.replace(
+            live_scenario("res2", FRAMES, 1, 1.2),
+            strain_exx_eyy_exy=(0.004, 0.004, 0.0),
+            strain_from_frame=FRAMES // 3,
+            strain_until_frame=FRAMES - 1,
+        )
+        source = SimulatedSource(scenario)
         pipeline = Pipeline(Prepared(settings, origins).detector(), settings)
         session = Session(source, pipeline, recorder, folder.path, itertools.count())
         session.run(Event())
-        snapshot, status = session.snapshot(preview=True), session.status()
+        snapshot = session.snapshot(preview=True)
+        status = dataclasses.replace(snapshot.status, running=True, recording=True)
+        snapshot = dataclasses.replace(snapshot, status=status)
         recorder.close()
         frame = SimulatedSource(source.session.scenario)
         last = list(frame.frames(itertools.count(), Event()))[-1]

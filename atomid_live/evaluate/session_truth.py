@@ -17,6 +17,7 @@ from atomid_live.types import NAN, FloatArray
 
 _EXCUSES = {"modulo_lattice", "drift_poor", "drift_jump", "drift_lost"}
 _RAMP = 5e-4
+_LEAST_FOR_SLOPE = 5
 _ASKED_FOR, _SEEN_AT_ALL = 2.5, 1.0
 
 _Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
@@ -38,8 +39,9 @@ class SessionScore:
         Drift steps judged; those wrong by more than half a spacing, with and without a flag that says so.
     drift_rms_px : float
         Per axis, of the steps that are right and not flagged.
-    strain_slope, strain_rms : float
-        Slope of measured over applied hydrostatic strain (NaN without a ramp) and rms difference; valid frames only.
+    strain_slope, strain_slope_sem, strain_rms : float
+        Slope of measured over applied hydrostatic strain with its standard error (NaN without a ramp), and rms difference;
+        valid frames only.
     """
 
     frames: int
@@ -53,6 +55,7 @@ class SessionScore:
     wrong_unflagged: int
     drift_rms_px: float
     strain_slope: float
+    strain_slope_sem: float
     strain_rms: float
 
 
@@ -108,15 +111,18 @@ def _drift(pairs: _Pairs) -> tuple[int, int, int, float]:
     return judged, flagged, unflagged, rms
 
 
-def _strain(pairs: _Pairs) -> tuple[float, float]:
-    """Return slope and rms difference of the frame means of hydrostatic strain, the reference's own strain taken off."""
+def _strain(pairs: _Pairs) -> tuple[float, float, float]:
+    """Slope of the frame means of hydrostatic strain over the applied one, its standard error, and the rms difference."""
     told = [(t["hydrostatic"], f["strain"]["columns_method"]["hydrostatic"]["mean"]) for f, t in pairs if f["strain"]["valid"]]
-    pairs_array = np.array([(a, m) for a, m in told if m is not None])
-    if len(pairs_array) < 3:
-        return NAN, NAN
-    applied, measured = pairs_array.T
+    known = np.array([(a, m) for a, m in told if m is not None])
+    if len(known) < _LEAST_FOR_SLOPE:
+        return NAN, NAN, NAN
+    applied, measured = known.T
     rms = float(np.std(measured - applied))
-    return (float(np.polyfit(applied, measured, 1)[0]) if np.ptp(applied) > _RAMP else NAN), rms
+    if np.ptp(applied) < _RAMP:
+        return NAN, NAN, rms
+    (slope, _), covariance = np.polyfit(applied, measured, 1, cov=True)
+    return float(slope), float(np.sqrt(covariance[0, 0])), rms
 
 
 def compare(session_folder: Path, truth_folder: Path) -> SessionScore:
@@ -162,6 +168,10 @@ def as_text(score: SessionScore) -> str:
         f"the others within {score.drift_rms_px:.3f} px rms per axis",
     ]
     if np.isfinite(score.strain_rms):
-        slope = f"slope {score.strain_slope:.3f} of measured over applied, " if np.isfinite(score.strain_slope) else ""
+        slope = (
+            f"slope {score.strain_slope:.3f} ± {score.strain_slope_sem:.3f} of measured over applied, "
+            if np.isfinite(score.strain_slope)
+            else ""
+        )
         lines.append(f"strain        {slope}frame means within {100 * score.strain_rms:.3f} % rms (hydrostatic)")
     return "\n".join(lines)
