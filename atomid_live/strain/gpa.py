@@ -8,7 +8,9 @@ is transformed back, onto a coarse grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,12 +43,16 @@ class _Spectrum:
     shape: tuple[int, int]
     binning: int
 
-    def power_near(self, g_yx: FloatArray) -> float:
-        """Greatest power within two bins of a reciprocal vector in cycles per raw pixel."""
-        k = np.rint(g_yx * self.binning * np.array(self.shape)).astype(int)
-        rows = np.arange(k[0] - 2, k[0] + 3)
-        columns = np.arange(k[1] - 2, k[1] + 3)
-        return float(np.abs(self.patch(rows, columns)).max())
+    def power_near(self, g_yx: FloatArray) -> FloatArray:
+        """Greatest power (M,) within two bins of reciprocal vectors (M, 2) in cycles per raw pixel."""
+        height, width = self.shape
+        k = np.rint(g_yx * self.binning * np.array(self.shape)).astype(np.int64)
+        around = np.arange(-2, 3)
+        rows, columns = k[:, :1] + around, k[:, 1:] + around
+        left = columns < 0
+        columns = np.minimum(np.abs(columns), width // 2)
+        turned = np.where(left[:, None, :], -rows[:, :, None], rows[:, :, None]) % height
+        return np.asarray(np.abs(self.values[turned, columns[:, None, :]]).max(axis=(1, 2)), np.float64)
 
     def patch(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.complex64]:
         """Values at signed bins; those left of the axis come from the mirrored half."""
@@ -59,24 +65,75 @@ class _Spectrum:
         return out
 
 
+@lru_cache(maxsize=16)
 def _taper(count: int, length: float) -> NDArray[np.float32]:
     """Rise from 0 to 1 over `length` at both ends, so that the far side does not wrap into a window near the border."""
     away = np.minimum(np.arange(count), np.arange(count)[::-1]) + 0.5
     return np.asarray(np.sin(np.pi / 2 * np.clip(away / length, 0, 1)) ** 2, np.float32)
 
 
-def _lag(count: int, binning: int, window: float, at: FloatArray) -> FloatArray:
-    """How far the centre of gravity under the tapered window moves per pixel that the window moves, shape of `at`.
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One axis of the coarse grid: `count` raw pixels in bins, points every `step` pixels, Gaussian window in pixels."""
+
+    count: int
+    binning: int
+    step: float
+    window: float
+
+    @property
+    def at(self) -> FloatArray:
+        """Points of the grid in raw pixels."""
+        return np.arange(int((self.count - 1) / self.step) + 1, dtype=np.float64) * self.step
+
+    @property
+    def size(self) -> int:
+        """Raw pixels that the bins cover."""
+        return self.count // self.binning * self.binning
+
+    def inside(self) -> NDArray[np.bool_]:
+        """Points far enough from the border."""
+        border = BORDER_WINDOWS * self.window
+        at = self.at
+        return np.asarray((at >= border) & (at <= self.count - 1 - border))
+
+    def band(self, g: float) -> NDArray[np.int64]:
+        """Bins of the spectrum that the Gaussian around a frequency in cycles per raw pixel reaches."""
+        centre = g * self.size
+        half = int(np.ceil(BAND_SIGMAS * self.size / (2 * np.pi * self.window)))
+        bins = np.arange(int(np.floor(centre)) - half, int(np.ceil(centre)) + half + 1)
+        return bins[np.abs(bins) <= self.size // self.binning // 2 - 1]
+
+
+@lru_cache(maxsize=8)
+def _lag(axis: _Axis) -> FloatArray:
+    """How far the centre of gravity under the tapered window moves per pixel that the window moves, at each point.
 
     The phase of a windowed wave is that of its centre of gravity, so where the taper cuts into the window a slope reads low by
     this factor.
     """
-    x = np.arange(count // binning) * binning + (binning - 1) / 2
-    taper = _taper(count // binning, TAPER_WINDOWS * window / binning)
-    weight = taper * np.exp(-0.5 * ((at[:, None] - x) / window) ** 2)
+    bins = axis.size // axis.binning
+    x = np.arange(bins) * axis.binning + (axis.binning - 1) / 2
+    taper = _taper(bins, TAPER_WINDOWS * axis.window / axis.binning)
+    weight = taper * np.exp(-0.5 * ((axis.at[:, None] - x) / axis.window) ** 2)
     total = np.maximum(weight.sum(axis=1), 1e-12)
     mean = weight @ x / total
-    return np.asarray((weight @ (x * x) / total - mean**2) / window**2)
+    return np.asarray(np.maximum((weight @ (x * x) / total - mean**2) / axis.window**2, LEAST_LAG))
+
+
+@lru_cache(maxsize=8)
+def _waves(axis: _Axis) -> NDArray[np.complex64]:
+    """exp(2 pi i y k / size) for each point y and k = 0, 1, ... as wide as any band of this axis.
+
+    Counted from the first bin of a band instead of from the reflection, the phase of a point is off by a constant, which the
+    slope of the phase does not feel; so the table serves every reflection of every frame.
+    """
+    widest = 2 * int(np.ceil(BAND_SIGMAS * axis.size / (2 * np.pi * axis.window))) + 3
+    middle = (axis.binning - 1) / 2
+    wave: NDArray[np.complex64] = np.exp(2j * np.pi / axis.size * np.outer(axis.at - middle, np.arange(widest))).astype(
+        np.complex64
+    )
+    return wave
 
 
 def _spectrum(frame: Frame, binning: int, window_yx: FloatArray) -> _Spectrum:
@@ -88,7 +145,7 @@ def _spectrum(frame: Frame, binning: int, window_yx: FloatArray) -> _Spectrum:
     if binning > 1:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     rise = TAPER_WINDOWS * window_yx / binning
-    image = (image - image.mean()) * _taper(height, rise[0])[:, None] * _taper(width, rise[1])
+    image = (image - image.mean()) * _taper(height, float(rise[0]))[:, None] * _taper(width, float(rise[1]))
     return _Spectrum(np.asarray(scipy.fft.rfft2(image)), (height, width), binning)
 
 
@@ -108,7 +165,7 @@ def _candidates(lattice: Lattice) -> FloatArray:
 
 def _strongest(spectrum: _Spectrum, g: FloatArray) -> FloatArray:
     """Up to three strong reflections, the first two not in line; empty when fewer than two stand out of the spectrum."""
-    power = np.array([spectrum.power_near(v) for v in g])
+    power = spectrum.power_near(g)
     order = np.argsort(-power)
     chosen = [order[0]]
     for k in order[1:]:
@@ -128,53 +185,80 @@ class _Phase:
     g_yx: FloatArray
 
 
-def _local_phase(spectrum: _Spectrum, g: FloatArray, window_yx: FloatArray, y: FloatArray, x: FloatArray) -> _Phase:
-    shape = np.array(spectrum.shape)
-    size = shape * spectrum.binning
-    spread = size / (2 * np.pi * window_yx)
-    centre = g * size
-    half = np.ceil(BAND_SIGMAS * spread).astype(int)
-    rows = np.arange(int(np.floor(centre[0])) - half[0], int(np.ceil(centre[0])) + half[0] + 1)
-    columns = np.arange(int(np.floor(centre[1])) - half[1], int(np.ceil(centre[1])) + half[1] + 1)
-    limit = shape // 2 - 1
-    rows, columns = rows[np.abs(rows) <= limit[0]], columns[np.abs(columns) <= limit[1]]
-    dy, dx = (rows - centre[0]) / size[0], (columns - centre[1]) / size[1]
-    band = np.outer(np.exp(-2 * (np.pi * window_yx[0] * dy) ** 2), np.exp(-2 * (np.pi * window_yx[1] * dx) ** 2))
-    values = spectrum.patch(rows, columns) * band
-    middle = (spectrum.binning - 1) / 2
-    to_y = np.exp(2j * np.pi * np.outer(y - middle, dy))
-    to_x = np.exp(2j * np.pi * np.outer(dx, x - middle))
-    right = values @ to_x
-    h = to_y @ right
-    slope_y = (to_y * (2j * np.pi * dy)) @ right
-    slope_x = to_y @ (values @ (to_x * (2j * np.pi * dx)[:, None]))
-    power = np.maximum(np.abs(h) ** 2, 1e-30)
-    lag = [_lag(int(n), spectrum.binning, float(w), at) for n, w, at in zip(size, window_yx, (y, x), strict=True)]
-    dphase_y = np.imag(h.conj() * slope_y) / power / np.maximum(lag[0], LEAST_LAG)[:, None]
-    dphase_x = np.imag(h.conj() * slope_x) / power / np.maximum(lag[1], LEAST_LAG)
-    local = [g[0] + dphase_y / (2 * np.pi), g[1] + dphase_x / (2 * np.pi)]
-    return _Phase(np.sqrt(power), np.stack(local, axis=-1))
+def _local_phase(spectrum: _Spectrum, g: FloatArray, axes: tuple[_Axis, _Axis]) -> _Phase:
+    bins = [axis.band(float(v)) for axis, v in zip(axes, g, strict=True)]
+    dy, dx = (np.asarray(b - v * a.size, np.float32) / a.size for b, v, a in zip(bins, g, axes, strict=True))
+    bell_y, bell_x = (np.exp(-2 * (np.pi * a.window * d) ** 2) for a, d in zip(axes, (dy, dx), strict=True))
+    values = spectrum.patch(*bins) * np.outer(bell_y, bell_x).astype(np.float32)
+    to_y, to_x = (_waves(a)[:, : len(b)] for a, b in zip(axes, bins, strict=True))
+    right = np.concatenate([values, values * dx]) @ to_x.T
+    plain, sloped = right[: len(dy)], right[len(dy) :]
+    both = to_y @ np.concatenate([plain, plain * dy[:, None], sloped], axis=1)
+    many = to_x.shape[0]
+    return _Phase(*_slopes(both[:, :many], both[:, many : 2 * many], both[:, 2 * many :], g, _lag(axes[0]), _lag(axes[1])))
 
 
-def _gradients(phases: list[_Phase], g: FloatArray, window: Window) -> FloatArray:
+@numba.njit(nogil=True, cache=True)
+def _slopes(h, slope_y, slope_x, g, lag_y, lag_x):  # type: ignore[no-untyped-def]
+    """Amplitude and local reciprocal vector from a filtered wave and its derivatives over 2 pi i."""
+    rows, cols = h.shape
+    amplitude, local = np.empty((rows, cols)), np.empty((rows, cols, 2))
+    for i in range(rows):
+        for j in range(cols):
+            re, im = np.float64(h[i, j].real), np.float64(h[i, j].imag)
+            power = max(re * re + im * im, 1e-30)
+            amplitude[i, j] = np.sqrt(power)
+            local[i, j, 0] = g[0] + (re * slope_y[i, j].real + im * slope_y[i, j].imag) / (power * lag_y[i])
+            local[i, j, 1] = g[1] + (re * slope_x[i, j].real + im * slope_x[i, j].imag) / (power * lag_x[j])
+    return amplitude, local
+
+
+@numba.njit(nogil=True, cache=True)
+def _fit_gradients(amplitude, local, reference, weak, inside_y, inside_x):  # type: ignore[no-untyped-def]
+    """Deformation gradient per point from its reflections (all x before y), weighted by their power."""
+    reflections, rows, cols = amplitude.shape
+    out = np.full((rows, cols, 2, 2), np.nan)
+    for i in range(rows):
+        for j in range(cols):
+            if not (inside_y[i] and inside_x[j]):
+                continue
+            good = 0
+            lxx, lxy, lyx, lyy = 0.0, 0.0, 0.0, 0.0
+            rxx, rxy, ryy = 0.0, 0.0, 0.0
+            for k in range(reflections):
+                x, y, rx, ry = local[k, i, j, 0], local[k, i, j, 1], reference[k, 0], reference[k, 1]
+                far = (x - rx) ** 2 + (y - ry) ** 2 > FAR_OF_G * FAR_OF_G * (rx * rx + ry * ry)
+                if far or not amplitude[k, i, j] > weak[k]:
+                    continue
+                w = amplitude[k, i, j] ** 2
+                good += 1
+                lxx += w * x * rx
+                lxy += w * x * ry
+                lyx += w * y * rx
+                lyy += w * y * ry
+                rxx += w * rx * rx
+                rxy += w * rx * ry
+                ryy += w * ry * ry
+            if good < 2:
+                continue
+            # local = turn @ reference, and F is the inverse transpose of turn = left @ inverse(right)
+            det = rxx * ryy - rxy * rxy
+            txx, txy = (lxx * ryy - lxy * rxy) / det, (lxy * rxx - lxx * rxy) / det
+            tyx, tyy = (lyx * ryy - lyy * rxy) / det, (lyy * rxx - lyx * rxy) / det
+            size = txx * tyy - txy * tyx
+            out[i, j, 0, 0], out[i, j, 0, 1] = tyy / size, -tyx / size
+            out[i, j, 1, 0], out[i, j, 1, 1] = -txy / size, txx / size
+    return out
+
+
+def _gradients(phases: list[_Phase], g: FloatArray, window: Window, axes: tuple[_Axis, _Axis]) -> FloatArray:
     """Deformation gradients (gy, gx, 2, 2), x before y, in square pixels; NaN where fewer than two reflections hold."""
     scale = np.array(window.aspect_yx)
-    reference = (g / scale)[:, ::-1]
-    shape = phases[0].amplitude.shape
-    left, right = np.zeros((*shape, 2, 2)), np.zeros((*shape, 2, 2))
-    good = np.zeros(shape, int)
-    for phase, ref in zip(phases, reference, strict=True):
-        local = (phase.g_yx / scale)[..., ::-1]
-        far = np.hypot(*(np.moveaxis(local, -1, 0) - ref[:, None, None])) > FAR_OF_G * np.hypot(*ref)
-        ok = (phase.amplitude > WEAK * np.median(phase.amplitude)) & ~far
-        weight = np.where(ok, phase.amplitude**2, 0.0)[..., None, None]
-        left += weight * local[..., :, None] * ref
-        right += weight * np.outer(ref, ref)
-        good += ok
-    held = good >= 2
-    out = np.full((*shape, 2, 2), np.nan)
-    turn = left[held] @ np.linalg.inv(right[held])
-    out[held] = np.linalg.inv(turn).transpose(0, 2, 1)
+    amplitude = np.stack([phase.amplitude for phase in phases])
+    local = np.stack([(phase.g_yx / scale)[..., ::-1] for phase in phases])
+    weak = WEAK * np.median(amplitude.reshape(len(phases), -1), axis=1)
+    reference = np.ascontiguousarray((g / scale)[:, ::-1])
+    out: FloatArray = _fit_gradients(amplitude, local, reference, weak, axes[0].inside(), axes[1].inside())
     return out
 
 
@@ -214,12 +298,10 @@ def gpa(frame: Frame, lattice: Lattice, settings: StrainSettings) -> GpaField:
     if 2 / (2 * np.pi * window.px) > nearest:
         return GpaField(reason="the window is narrower than the cell, so that reflections run into each other")
     step = max(STEP_OF_WINDOW * window.px, max(frame.shape) / MOST_STEPS)
-    y, x = (np.arange(int((n - 1) / step) + 1, dtype=np.float64) * step for n in frame.shape)
-    f = _gradients([_local_phase(spectrum, v, window_yx, y, x) for v in g], g, window)
-    inside = np.outer(
-        (y >= border[0]) & (y <= frame.shape[0] - 1 - border[0]), (x >= border[1]) & (x <= frame.shape[1] - 1 - border[1])
-    )
-    f[~inside] = np.nan
+    sides = zip(frame.shape, window_yx, strict=True)
+    axis_y, axis_x = (_Axis(int(n), binning, float(step), float(w)) for n, w in sides)
+    axes = (axis_y, axis_x)
+    f = _gradients([_local_phase(spectrum, v, axes) for v in g], g, window, axes)
     exx, eyy, exy, rotation = strain_of(f)
     reason = "" if np.isfinite(exx).any() else "no place in the frame has two trustworthy phases"
     return GpaField(exx, eyy, exy, 1000 * rotation, step, tuple((float(v[0]), float(v[1])) for v in g), reason)

@@ -12,7 +12,6 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -129,7 +128,7 @@ def as_json(text: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _pyfive() -> ModuleType:
+def _pyfive() -> Any:
     """Load pyfive; it parses its own package metadata for a log line at every chunk index, which took half of the reading."""
     import pyfive
     from pyfive import h5d
