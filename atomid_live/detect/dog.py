@@ -14,6 +14,7 @@ from atomid_live.detect.levels import Level, Levels
 from atomid_live.detect.near import in_company
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola, parabola_height
+from atomid_live.detect.second_look import second_look
 from atomid_live.detect.spacing import SUPPRESS_SIGMA, Scale, estimate_scale, sparse_noise
 from atomid_live.detect.spectrum import measure_spectrum
 from atomid_live.errors import UsageError
@@ -29,6 +30,7 @@ CLEAN_FRACTION = 0.1
 LOW_Z, HIGH_Z = 2.6, 4.5
 LOW_PART, HIGH_PART = 0.4, 0.8
 FLOOR_Z = 1.2
+SURE_TIMES = 1.7
 SUPPORT_SPACINGS, SUPPORTERS = 1.7, 2
 
 
@@ -119,14 +121,17 @@ def candidates(
     yx, _ = find_peaks(response, FLOOR_Z * noise if threshold is None else 0.0, radius)
     height = parabola_height(response, yx)
     low, high = automatic_threshold(_strong(height), noise, scale)
-    ratio = height / max(low, 1e-12)
+    keep = height >= low * (1.0 if threshold is None else threshold / max(1.0 - threshold, 1e-9))
+    ratio, place, sure = height[keep] / max(low, 1e-12), parabola(response, yx[keep]), height[keep] >= high
+    if threshold is None and scale.kind == "lattice" and len(place):
+        place, ratio = second_look(level, column_sigma_px, place, radius, scale.noise_fraction < CLEAN_FRACTION)
+        place, ratio = place[ratio >= 1.0], ratio[ratio >= 1.0]
+        sure = ratio > SURE_TIMES
+    place = level.to_frame(place)
     score = ratio / (1.0 + ratio)
-    keep = score >= (0.5 if threshold is None else threshold)
-    yx, height, score = yx[keep], height[keep], score[keep]
-    place = level.to_frame(parabola(response, yx))
     if threshold is None:
         # peaks of noise crowd the spacing that was seen; the spectrum's planes are the safer measure of who is near
-        company = _supported(place, height >= high, float(np.fmax(scale.spacing_px, scale.plane_px)))
+        company = _supported(place, sure, float(np.fmax(scale.spacing_px, scale.plane_px)))
         place, score = place[company], score[company]
     return place, score
 

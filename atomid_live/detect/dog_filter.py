@@ -20,10 +20,10 @@ def _blur(image: Image, sigma_px: float) -> Image:
     return np.asarray(cv2.GaussianBlur(image, (side, side), sigma_px, borderType=cv2.BORDER_REFLECT))
 
 
-def band_pass(image: Image, column_sigma_px: float) -> Image:
+def band_pass(image: Image, column_sigma_px: float, narrow: float = NARROW, wide: float = WIDE) -> Image:
     """Gaussian of 0.8 column widths minus Gaussian of 2.0 column widths, shape (rows, cols), float32."""
-    out = _blur(image, NARROW * column_sigma_px)
-    out -= _blur(image, WIDE * column_sigma_px)
+    out = _blur(image, narrow * column_sigma_px)
+    out -= _blur(image, wide * column_sigma_px)
     return out
 
 

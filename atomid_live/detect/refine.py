@@ -306,6 +306,21 @@ def _strongest(columns: FloatArray, count: int = 400) -> FloatArray:
     return columns[np.argpartition(-columns[:, 2], count)[:count]]
 
 
+def first_fit(
+    image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool
+) -> tuple[Image, FloatArray]:
+    """One quick fit of columns at `yx_px` (N, 2): their image (shape of `image`, no background), and their heights (N,)."""
+    out = np.zeros((len(yx_px), 9))
+    model = np.zeros_like(image)
+    _fit(image, model, np.ascontiguousarray(yx_px), np.zeros((len(yx_px), 3)), column_sigma_px, WINDOW_SIGMA, 1, out)
+    held = np.where(out[:, 7:8] > 0, out[:, :3], 0.0)
+    _render(held, column_sigma_px, model)
+    sigma = column_sigma_px
+    for _ in range(2 if fit_width else 0):
+        held, sigma, model = _rewiden(held, model, sigma, _width_step(image, model, _strongest(held), sigma))
+    return model, held[:, 2]
+
+
 def refine(
     image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool = True, subtract: bool = True
 ) -> Refined:
