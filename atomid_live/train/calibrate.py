@@ -20,6 +20,7 @@ from atomid_live.types import FloatArray
 CALIBRATION_SEED = 50_000_000
 GRID = np.round(np.arange(0.02, 0.9, 0.02), 2)
 KNOTS = (0.05, 0.12, 0.25, 0.4, 0.6, 0.85)
+QUANTILES = (0.5, 0.75, 0.9)
 SIGNIFICANCE = (0.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
 _REACH_SIGMAS = 2.5
 
@@ -32,14 +33,14 @@ class Outcome:
     ----------
     kind : str
         "lattice" or "sparse", as the scale estimate says.
-    typical : float
-        Third quartile of the peak heights.
+    typical : ndarray, shape (len(QUANTILES),)
+        Quantiles of the peak heights.
     f1 : ndarray, shape (len(SIGNIFICANCE), len(GRID))
         F1 at each least significance and threshold, mean of two radii; 0 or 1 where there is nothing to find.
     """
 
     kind: str
-    typical: float
+    typical: FloatArray = field(repr=False)
     f1: FloatArray = field(repr=False)
 
 
@@ -62,13 +63,13 @@ def _hits(places: FloatArray, wanted: FloatArray, radius: float) -> tuple[NDArra
     return np.asarray((distance <= radius) & (back[column] == np.arange(len(places)))), column
 
 
-def judge(example: Example, look: Look, quantile: float) -> Outcome:
+def judge(example: Example, look: Look) -> Outcome:
     """Score a frame's peaks at every threshold, at half and a quarter of the spacing; the border does not count."""
     sigma, spacing = example.sigma_px, mean_spacing(example.labels.wanted)
     free = example.sparse or np.isnan(spacing)
     widest = _REACH_SIGMAS * sigma if free else min(0.5 * spacing, _REACH_SIGMAS * sigma)
     f1 = np.mean([_f1(example, look, radius) for radius in (widest, 0.5 * widest)], axis=0)
-    typical = float(np.quantile(look.height, quantile)) if len(look.height) else 0.0
+    typical = np.quantile(look.height, QUANTILES) if len(look.height) else np.zeros(len(QUANTILES))
     return Outcome(look.scale.kind, typical, f1)
 
 
@@ -101,16 +102,14 @@ def _above(height: FloatArray) -> FloatArray:
     return np.asarray(len(height) - np.searchsorted(np.sort(height), GRID, side="right"), np.float64)
 
 
-def outcomes(
-    detector: UnetDetector, recipe: Recipe, count: int, quantile: float, seed: int = CALIBRATION_SEED
-) -> Iterator[Outcome]:
+def outcomes(detector: UnetDetector, recipe: Recipe, count: int, seed: int = CALIBRATION_SEED) -> Iterator[Outcome]:
     """Yield what `count` simulated frames offer; frames in which no scale is found offer nothing and are left out."""
     other = replace(recipe, seed=seed, side_px=320, largest_reduction=2.5)
     for number in range(count):
         example = make_example(other, number)
         seen = detector.look(example.pixels)
         if seen is not None:
-            yield judge(example, seen, quantile)
+            yield judge(example, seen)
 
 
 def index_of(least: FloatArray) -> NDArray[np.int64]:
@@ -118,10 +117,10 @@ def index_of(least: FloatArray) -> NDArray[np.int64]:
     return np.asarray(np.clip(np.rint((least - GRID[0]) / (GRID[1] - GRID[0])), 0, len(GRID) - 1), np.int64)
 
 
-def fit_rule(offered: Iterable[Outcome], kind: str) -> Rule:
+def fit_rule(offered: Iterable[Outcome], kind: str, quantile: float) -> Rule:
     """Thresholds at `KNOTS`, never falling, and least significance that make the mean F1 largest; found knot by knot."""
     chosen = [outcome for outcome in offered if outcome.kind == kind]
-    typical = np.array([outcome.typical for outcome in chosen])
+    typical = np.array([outcome.typical[QUANTILES.index(quantile)] for outcome in chosen])
     table = np.array([outcome.f1 for outcome in chosen]).reshape(len(chosen), len(SIGNIFICANCE), len(GRID))
     rules = [_fit_knots(typical, table[:, row], least_clear) for row, least_clear in enumerate(SIGNIFICANCE)]
     return max(rules, key=lambda rule: rule.mean_f1)

@@ -11,20 +11,19 @@ import numpy as np
 from atomid_live.backends import open_network
 from atomid_live.backends.engine import load_engine
 from atomid_live.detect.unet import UnetDetector
-from atomid_live.train.calibrate import KNOTS, SIGNIFICANCE, Outcome, fit_rule, index_of, outcomes
+from atomid_live.train.calibrate import KNOTS, QUANTILES, SIGNIFICANCE, Outcome, fit_rule, index_of, outcomes
 from atomid_live.train.dataset import Recipe
 from atomid_live.train.export import load_compact, write_engine
 from atomid_live.train.fit import TrainSettings
 from atomid_live.train.quantise import quantise
 
-QUANTILE = 0.75
 CHECK_SEED = 55_000_000
 # Eight-bit weights ship as default when they cost less than this in mean F1 on frames not used for the thresholds.
 COSTS_NOTHING = 0.001
 
 
 def _provisional() -> dict[str, Any]:
-    rules: dict[str, Any] = {"quantile": QUANTILE, "sparse_significance": 0.0}
+    rules: dict[str, Any] = {"quantile": 0.75, "sparse_significance": 0.0}
     for kind in ("lattice", "sparse"):
         rules |= {f"{kind}_typical": list(KNOTS), f"{kind}_least": [0.3] * len(KNOTS)}
     return rules
@@ -38,10 +37,19 @@ def _detector(folder: Path, precision: str) -> UnetDetector:
 def _mean_f1(offered: list[Outcome], rules: Mapping[str, Any]) -> float:
     values = []
     for outcome in offered:
-        least = np.interp(outcome.typical, rules[f"{outcome.kind}_typical"], rules[f"{outcome.kind}_least"])
+        typical = outcome.typical[QUANTILES.index(rules["quantile"])]
+        least = np.interp(typical, rules[f"{outcome.kind}_typical"], rules[f"{outcome.kind}_least"])
         row = SIGNIFICANCE.index(rules["sparse_significance"]) if outcome.kind == "sparse" else 0
         values.append(outcome.f1[row, index_of(np.asarray(least))])
     return float(np.mean(values)) if values else float("nan")
+
+
+def fit_rules(offered: list[Outcome]) -> dict[str, Any]:
+    """Threshold table of the card; the quantile is the one that serves lattices best."""
+    quantile = max(QUANTILES, key=lambda each: fit_rule(offered, "lattice", each).mean_f1)
+    lattice, sparse = (fit_rule(offered, kind, quantile) for kind in ("lattice", "sparse"))
+    least = {"lattice_least": lattice.least, "sparse_least": sparse.least}
+    return least | {"quantile": quantile, "sparse_significance": sparse.significance}
 
 
 def ship(settings: TrainSettings, folder: Path, name: str, frames: int = 800) -> Path:
@@ -67,11 +75,8 @@ def ship(settings: TrainSettings, folder: Path, name: str, frames: int = 800) ->
     write_engine(name, network, settings, folder, {"threshold": rules})
     quantise(folder / "model.onnx", folder / "model_int8.onnx", settings.recipe)
     write_engine(name, network, settings, folder, {"threshold": rules})
-    offered = list(outcomes(_detector(folder, "fp32"), settings.recipe, frames, QUANTILE))
-    for kind in ("lattice", "sparse"):
-        rule = fit_rule(offered, kind)
-        rules[f"{kind}_least"] = rule.least
-    rules["sparse_significance"] = rule.significance
+    offered = list(outcomes(_detector(folder, "fp32"), settings.recipe, frames))
+    rules |= fit_rules(offered)
     metrics = _metrics(folder, settings.recipe, rules, frames // 2)
     metrics["crops_seen"] = step * settings.batch
     default = "int8" if metrics["mean_f1_fp32"] - metrics["mean_f1_int8"] <= COSTS_NOTHING else "fp32"
@@ -84,6 +89,6 @@ def _metrics(folder: Path, recipe: Recipe, rules: Mapping[str, Any], frames: int
     """Mean F1 of both precisions on the same frames, of another seed than the thresholds'."""
     result: dict[str, Any] = {"frames": frames}
     for precision in ("fp32", "int8"):
-        offered = list(outcomes(_detector(folder, precision), recipe, frames, QUANTILE, CHECK_SEED))
+        offered = list(outcomes(_detector(folder, precision), recipe, frames, CHECK_SEED))
         result[f"mean_f1_{precision}"] = _mean_f1(offered, rules)
     return result
