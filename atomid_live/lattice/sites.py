@@ -39,17 +39,48 @@ class LatticeFit:
 
 def fit_lattice(yx_px: FloatArray, cell: IntArray, site: IntArray) -> LatticeFit:
     """Fit one matrix and one origin per class to the columns with `site` >= 0 (at least three of one class not in line)."""
-    use = site >= 0
-    r, n, s = yx_px[use], cell[use].astype(float), site[use]
-    classes = int(s.max()) + 1
-    count = np.maximum(np.bincount(s, minlength=classes), 1)[:, None]
-    mean_r = np.stack([np.bincount(s, r[:, k], classes) for k in (0, 1)], axis=1) / count
-    mean_n = np.stack([np.bincount(s, n[:, k], classes) for k in (0, 1)], axis=1) / count
-    dr, dn = r - mean_r[s], n - mean_n[s]
-    matrix: FloatArray = np.asarray(np.linalg.solve(dn.T @ dn, dn.T @ dr).T, np.float64)
-    left = dr - dn @ matrix.T
-    freedom = max(1, 2 * len(r) - 4 - 2 * classes)
-    return LatticeFit(matrix, mean_r - mean_n @ matrix.T, float(np.sqrt((left**2).sum() / freedom)))
+    count, mean_r, mean_n, left, right = _moments(yx_px, cell, site, int(site.max()) + 1)
+    matrix: FloatArray = np.asarray(np.linalg.solve(left, right).T, np.float64)
+    origin = mean_r - mean_n @ matrix.T
+    freedom = max(1, 2 * int(count.sum()) - 4 - 2 * len(count))
+    return LatticeFit(matrix, origin, float(np.sqrt(_square_rest(yx_px, cell, site, matrix, origin) / freedom)))
+
+
+@numba.njit(nogil=True, cache=True)
+def _moments(yx, cell, site, classes):  # type: ignore[no-untyped-def]
+    """Per class number, mean position and mean cell; over all, about these, the products cell x cell and cell x position."""
+    count, r, n = np.zeros(classes, np.int64), np.zeros((classes, 2)), np.zeros((classes, 2))
+    for k in range(len(site)):
+        s = site[k]
+        if s >= 0:
+            count[s] += 1
+            for c in range(2):
+                r[s, c] += yx[k, c]
+                n[s, c] += cell[k, c]
+    for s in range(classes):
+        r[s] /= max(count[s], 1)
+        n[s] /= max(count[s], 1)
+    left, right = np.zeros((2, 2)), np.zeros((2, 2))
+    for k in range(len(site)):
+        s = site[k]
+        if s >= 0:
+            for c in range(2):
+                for d in range(2):
+                    left[c, d] += (cell[k, c] - n[s, c]) * (cell[k, d] - n[s, d])
+                    right[c, d] += (cell[k, c] - n[s, c]) * (yx[k, d] - r[s, d])
+    return count, r, n, left, right
+
+
+@numba.njit(nogil=True, cache=True)
+def _square_rest(yx, cell, site, matrix, origin):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for k in range(len(site)):
+        s = site[k]
+        if s >= 0:
+            for c in range(2):
+                rest = yx[k, c] - origin[s, c] - matrix[c, 0] * cell[k, 0] - matrix[c, 1] * cell[k, 1]
+                total += rest * rest
+    return total
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,14 +93,24 @@ class NodeTable:
 
 def node_table(cell: IntArray, site: IntArray) -> NodeTable:
     """Build the table of nodes; where two columns claim a node the first keeps it."""
-    use = site >= 0
-    if not use.any():
+    low, high = cell_range(cell, site)
+    if high[0] < low[0]:
         return NodeTable(np.full((1, 1, 1), -1, np.int64), np.zeros(2, np.int64))
-    low, high = cell[use].min(axis=0), cell[use].max(axis=0)
     shape = (int(site.max()) + 1, *(int(v) for v in high - low + 1))
     if np.prod(np.array(shape, float)) > MAX_TABLE:
         raise ValueError(f"cells span {shape}: the indexing is broken")
     return NodeTable(_fill(cell, site, low, np.full(shape, -1, np.int64)), low)
+
+
+@numba.njit(nogil=True, cache=True)
+def cell_range(cell, site):  # type: ignore[no-untyped-def]
+    """Lowest and highest cell index of columns that have a class; highest below lowest when none has."""
+    low, high = np.full(2, 1 << 60, np.int64), np.full(2, -(1 << 60), np.int64)
+    for k in range(len(site)):
+        if site[k] >= 0:
+            for c in range(2):
+                low[c], high[c] = min(low[c], cell[k, c]), max(high[c], cell[k, c])
+    return low, high
 
 
 @numba.njit(nogil=True, cache=True)
