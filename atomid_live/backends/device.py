@@ -7,7 +7,7 @@ one stream, is captured as one CUDA graph per shape, and is waited for once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any, Protocol
 
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from atomid_live.backends.device_chain import Chain, Seen
 from atomid_live.backends.engine import Engine
 from atomid_live.detect.columns import _odd
-from atomid_live.detect.dog import DogDetector, separation_px
+from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, DogDetector, separation_px
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.resample import CANONICAL_SIGMA_PX
 from atomid_live.detect.spacing import Scale
-from atomid_live.detect.unet import FLOOR, NARROWER, RADIUS_SIGMA, SECOND_LOOKS, SIDE_MULTIPLE, WIDER
+from atomid_live.detect.unet import FLOOR, NARROWER, RADIUS_SIGMA, SECOND_LOOKS, SIDE_MULTIPLE, WIDER, _agree
 from atomid_live.flags import Flag
 from atomid_live.kernels.frame_params import MapRule, canonical_shape, fill
 from atomid_live.kernels.launch import Launcher
@@ -108,6 +108,7 @@ class DeviceDetector:
             }
             for kind in ("lattice", "sparse")
         }
+        self._significance = float(engine.card["threshold"]["sparse_significance"])
         self._chains: OrderedDict[tuple[object, ...], Chain] = OrderedDict()
         self._hold, self._held = hold_scale, dict[tuple[object, ...], tuple[_Oriented, int]]()
 
@@ -130,10 +131,7 @@ class DeviceDetector:
         oriented = self._orient(prepared, frame)
         if not oriented.scale.found:
             return none
-        least = None
-        if self._detect.min_separation is not None:
-            least = separation_px(self._detect.min_separation, oriented.scale.spacing_px, frame.pixel_size_yx_nm)
-        seen, sigma = self._look(frame.pixels, prepared, oriented, least)
+        seen, sigma = self._look(frame, prepared, oriented)
         return _detections(seen, prepared.frame_flags, oriented.scale, sigma)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
@@ -159,48 +157,75 @@ class DeviceDetector:
             self._held[key] = oriented, HELD_FRAMES
         return oriented
 
-    def _look(
-        self, pixels: NDArray[Any], prepared: Prepared, oriented: _Oriented, least_px: float | None
-    ) -> tuple[Seen, float]:
+    def _least_px(self, frame: Frame, spacing_px: float) -> float | None:
+        asked = self._detect.min_separation
+        return None if asked is None else separation_px(asked, spacing_px, frame.pixel_size_yx_nm)
+
+    def _look(self, frame: Frame, prepared: Prepared, oriented: _Oriented) -> tuple[Seen, float]:
         """Run the chain, again at another scale when the network finds columns narrower or wider (as `UnetDetector.look`)."""
-        sigma = oriented.scale.column_sigma_px
-        raw, offset = pixels, prepared
-        if prepared.frame_flags & Flag.SANITISED or pixels.dtype.name not in RAW_TYPES:
-            raw, offset = prepared.image, Prepared(prepared.image, 0.0, prepared.frame_flags, prepared.ceiling)
-        for left in reversed(range(SECOND_LOOKS + 1)):
-            small = canonical_shape(prepared.image.shape, CANONICAL_SIGMA_PX / sigma)
-            factor = sqrt(small[0] / pixels.shape[0] * small[1] / pixels.shape[1])
-            padded = tuple(-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in small)
-            rule = self._map_rule(oriented.scale.kind, sigma * factor)
-            param = fill(offset, sigma, small, (padded[0], padded[1]), rule, inverted=oriented.inverted, least_px=least_px)
-            seen = self._seen(raw, param, (padded[0], padded[1]))
+        sigma, spacing, left = oriented.scale.column_sigma_px, oriented.scale.spacing_px, SECOND_LOOKS
+        while True:
+            small = canonical_shape(frame.shape, CANONICAL_SIGMA_PX / sigma)
+            factor = sqrt(small[0] / frame.shape[0] * small[1] / frame.shape[1])
+            seen = self._once(frame, prepared, oriented, sigma, small, self._least_px(frame, spacing))
             ratio = seen.column_sigma_px / (sigma * factor)
-            if not left or not np.isfinite(ratio) or NARROWER < ratio < WIDER or (factor == 1.0 and ratio < 1.0):
-                break
-            self._held.clear()
-            sigma *= min(max(ratio, 0.5), 2.0)
-        return seen, sigma
+            learned = seen.spacing_px / factor
+            if left and np.isfinite(ratio) and not NARROWER < ratio < WIDER and not (factor == 1.0 and ratio < 1.0):
+                self._held.clear()
+                sigma *= min(max(ratio, 0.5), 2.0)
+                left -= 1
+            elif self._detect.min_separation is not None and np.isfinite(learned) and not np.isfinite(spacing):
+                # only the network knows the spacing that the least distance is a part of
+                spacing = learned
+            else:
+                return replace(seen, spacing_px=learned), sigma
+
+    def _once(
+        self,
+        frame: Frame,
+        prepared: Prepared,
+        oriented: _Oriented,
+        sigma: float,
+        small: tuple[int, int],
+        least_px: float | None,
+    ) -> Seen:
+        raw, base = frame.pixels, prepared
+        if prepared.frame_flags & Flag.SANITISED or raw.dtype.name not in RAW_TYPES:
+            raw, base = prepared.image, replace(prepared, offset=0.0)
+        rows, cols = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in small)
+        factor = sqrt(small[0] / frame.shape[0] * small[1] / frame.shape[1])
+        rule = self._map_rule(oriented.scale.kind, sigma * factor)
+        clean = oriented.scale.noise_fraction < CLEAN_FRACTION
+        param = fill(base, sigma, small, (rows, cols), rule, inverted=oriented.inverted, least_px=least_px, fit_width=clean)
+        return self._seen(raw, param, (rows, cols), sparse=oriented.scale.kind == "sparse" and self._detect.threshold is None)
 
     def _map_rule(self, kind: str, sigma_px: float) -> MapRule:
-        stride = self._network.stride
-        least = 0.5 if self._detect.threshold is None else self._detect.threshold
-        return MapRule(stride, FLOOR, RADIUS_SIGMA * sigma_px / stride, least_score=least, **self._rules[kind])
+        stride, asked = self._network.stride, self._detect.threshold
+        return MapRule(
+            stride,
+            FLOOR,
+            RADIUS_SIGMA * sigma_px / stride,
+            least_score=0.5 if asked is None else asked,
+            significance=self._significance,
+            faintest_part=FAINTEST_PART if kind == "lattice" and asked is None else 0.0,
+            **self._rules[kind],
+        )
 
-    def _seen(self, raw: NDArray[Any], param: FloatArray, padded: tuple[int, int]) -> Seen:
+    def _seen(self, raw: NDArray[Any], param: FloatArray, padded: tuple[int, int], *, sparse: bool) -> Seen:
         room = ROOM
         while True:
-            seen = self._chain((raw.shape[0], raw.shape[1]), raw.dtype.name, padded, room)(raw, param)
+            seen = self._chain((raw.shape[0], raw.shape[1]), raw.dtype.name, padded, room, sparse=sparse)(raw, param)
             if seen.found <= room:
                 return seen
             # more peaks than there was room for: once more with enough, and so for later frames of this kind
             room = 1 << (seen.found - 1).bit_length()
 
-    def _chain(self, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int) -> Chain:
-        key = (shape, dtype, padded)
+    def _chain(self, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int, *, sparse: bool = False) -> Chain:
+        key = (shape, dtype, padded, sparse)
         chain = self._chains.get(key)
         if chain is None or chain.room < room:
             self._chains.pop(key, None)
-            chain = Chain(self._run, self._network, shape, dtype, padded, room)
+            chain = Chain(self._run, self._network, shape, dtype, padded, room, sparse=sparse)
             self._chains[key] = chain
             if len(self._chains) > CHAINS_KEPT:
                 self._chains.popitem(last=False)
@@ -215,7 +240,8 @@ def _detections(seen: Seen, frame_flags: int, scale: Scale, sigma_px: float) -> 
         return Detections.empty(int(Flag.EMPTY) | frame_flags, sigma_px)
     rows = rows[np.lexsort((rows[:, Answer.X], rows[:, Answer.Y]))]
     spacing = float(rows[:, Answer.NEAREST].mean()) if len(rows) > 1 else NAN
-    odd = int(Flag.SPACING_ODD) if _odd(spacing, scale.plane_px) else 0
+    disagrees = scale.kind == "lattice" and not _agree(spacing, seen.spacing_px)
+    odd = int(Flag.SPACING_ODD) if disagrees or _odd(spacing, scale.plane_px) else 0
     return Detections(
         rows[:, [Answer.Y, Answer.X]],
         rows[:, Answer.SCORE].copy(),

@@ -73,14 +73,24 @@ class Chain:
         NumPy name of the pixels' type, one of `kernels.stages.RAW_TYPES`.
     room : int
         Most peaks.
+    sparse : bool
+        Peaks must stand out of the noise of the band-passed image too.
     """
 
     def __init__(
-        self, run: Launcher, network: DeviceNetwork, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int
+        self,
+        run: Launcher,
+        network: DeviceNetwork,
+        shape: tuple[int, int],
+        dtype: str,
+        padded: tuple[int, int],
+        room: int,
+        *,
+        sparse: bool = False,
     ) -> None:
         import torch
 
-        self.room = room
+        self.room, self._sparse = room, sparse
         self._run, self._device = run, run.device
         self._cuda = self._device.type == "cuda"
         self._stream = torch.cuda.Stream(self._device) if self._cuda else None
@@ -127,7 +137,7 @@ class Chain:
         heat, sizes = self._infer()
         self._sizes.copy_(sizes)
         stages.peaks(run, b, heat)
-        stages.starts(run, b, heat)
+        stages.starts(run, b, heat, sparse=self._sparse)
         stages.refine(run, b)
         stages.collect(run, b)
 

@@ -118,9 +118,10 @@ def _tensorrt_network(engine: Engine, precision: str, tell: Tell) -> Any:
     from atomid_live.backends.plan_cache import PlanCache
     from atomid_live.backends.precision import graph_for
     from atomid_live.backends.tensorrt import StalePlanError, TensorRtNetwork
-    from atomid_live.backends.tensorrt_build import BuildRecipe, import_tensorrt, obtain_plan
+    from atomid_live.backends.tensorrt_build import SIDES, BuildRecipe, import_tensorrt, obtain_plan
 
-    trt, cache, recipe = import_tensorrt(), PlanCache(), BuildRecipe(precision)
+    trt, cache = import_tensorrt(), PlanCache()
+    recipe = BuildRecipe(precision, cache.sides() or SIDES)
     onnx = graph_for(engine, precision)
     plan, key = obtain_plan(trt, onnx, recipe, cache, tell)
     try:

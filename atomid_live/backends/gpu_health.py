@@ -141,7 +141,10 @@ def _driver_findings(seen: Probe) -> list[GpuFinding]:
         advice = "install NVIDIA's driver (580 or newer for CUDA 13) and restart this PC"
         return [GpuFinding("bad", "gpu", "an NVIDIA card is here, but its driver is not", advice)]
     if seen.locked:
-        advice = "add this user to the group that owns them (often `video` or `render`), then log in again; in a container, pass the GPU in"
+        advice = (
+            "add this user to the group that owns them (often `video` or `render`), then log in again; "
+            "in a container, pass the GPU in"
+        )
         return [GpuFinding("bad", "gpu", f"this user may not open {', '.join(seen.locked)}", advice)]
     causes = {
         NO_DEVICE: (

@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from atomid_live.errors import ModelError
 
 SCHEMA = 1
-PLAN, MANIFEST, TIMING = ".plan", ".json", "timing-"
+PLAN, MANIFEST, TIMING, SIDES = ".plan", ".json", "timing-", "sides"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,20 @@ class PlanCache:
     def store_timings(self, key: PlanKey, data: bytes) -> None:
         """Keep measured tactics for the next build."""
         self._write(self.folder / f"{TIMING}{key.machine}", data)
+
+    def sides(self) -> tuple[tuple[int, int], ...]:
+        """Frame sizes (rows, cols) that plans are to be built for, as last asked for; empty when never."""
+        path = self.folder / SIDES
+        try:
+            self._private(path)
+            pairs = json.loads(path.read_text(encoding="utf-8"))
+            return tuple((int(rows), int(cols)) for rows, cols in pairs)
+        except (OSError, ValueError, TypeError, ModelError):
+            return ()
+
+    def store_sides(self, sides: tuple[tuple[int, int], ...]) -> None:
+        """Keep the sizes that plans are to be built for from now on."""
+        self._write(self.folder / SIDES, json.dumps(sides).encode())
 
     def _paths(self, key: PlanKey) -> tuple[Path, Path]:
         return self.folder / f"{key.digest}{PLAN}", self.folder / f"{key.digest}{MANIFEST}"

@@ -26,10 +26,39 @@ def _packages() -> Any:
     return onnx, float16
 
 
+def _sort(graph: Any) -> None:
+    """Put each node after those it reads from, which the converter does not see to."""
+    known = {item.name for item in [*graph.input, *graph.initializer]} | {""}
+    waiting, ordered = list(graph.node), []
+    while waiting:
+        ready = [node for node in waiting if known.issuperset(node.input)]
+        if not ready:
+            raise ModelError("the network's nodes read from each other in a circle; export the model again")
+        for node in ready:
+            known.update(node.output)
+        ordered += ready
+        waiting = [node for node in waiting if not any(node is other for other in ready)]
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+def _plain(onnx_bytes: bytes) -> bytes:
+    """Without imports of operator sets that no node uses; our guard and others refuse foreign ones."""
+    onnx, _ = _packages()
+    model = onnx.load_from_string(onnx_bytes)
+    used = {node.domain for node in model.graph.node}
+    kept = [item for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
 def half(onnx_bytes: bytes) -> bytes:
     """Network with 16-bit weights and activations; inputs and outputs stay 32-bit."""
     onnx, float16 = _packages()
     model = float16.convert_float_to_float16(onnx.load_from_string(onnx_bytes), keep_io_types=True)
+    _sort(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
@@ -73,7 +102,7 @@ def eight_bit(onnx_bytes: bytes, images: Iterable[NDArray[np.float32]], keep_flo
             nodes_to_exclude=list(keep_float),
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True},
         )
-        return target.read_bytes()
+        return _plain(target.read_bytes())
 
 
 def asymmetric(onnx_bytes: bytes) -> list[str]:
@@ -102,8 +131,8 @@ def graph_for(engine: Engine, precision: str) -> bytes:
         uneven = asymmetric(data)
         if uneven:
             raise ModelError(
-                f"{engine.folder / INT8_FILE}: {len(uneven)} zero points are not 0 (first {uneven[0]!r}), which TensorRT refuses; "
-                "take --precision fp16"
+                f"{engine.folder / INT8_FILE}: {len(uneven)} zero points are not 0 (first {uneven[0]!r}), "
+                "which TensorRT refuses; take --precision fp16"
             )
         return data
     data = engine.read(engine.file_for("fp32"))

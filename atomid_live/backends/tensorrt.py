@@ -77,7 +77,8 @@ class TensorRtNetwork:
                 fitting.append((most[2] * most[3], index))
         if not fitting:
             raise ModelError(
-                f"the plan has no profile for frames of {shape[2]} x {shape[3]}; build it for them with `atomid-live engine build --side`"
+                f"the plan has no profile for frames of {shape[2]} x {shape[3]}; "
+                "build it for them with `atomid-live engine build --side`"
             )
         index = min(fitting)[1]
         if index != context.active_optimization_profile and not context.set_optimization_profile_async(index, stream):
@@ -133,7 +134,8 @@ class _Bound:
         before = len(logger.lines)
         if not self._context.execute_async_v3(self._stream(self._device).cuda_stream):
             raise ModelError(
-                f"TensorRT failed to run the network: {said(logger, min(before, len(logger.lines)))}; restart, or take another --backend"
+                f"TensorRT failed to run the network: {said(logger, min(before, len(logger.lines)))}; "
+                "restart, or take another --backend"
             )
         for place, name in enumerate((SPACING, WIDTH)):
             if name in self._tensors:

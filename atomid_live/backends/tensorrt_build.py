@@ -19,6 +19,7 @@ from atomid_live.errors import DeviceAbsentError, ModelError
 BUILDER = 1
 INPUT = "image"
 SMALLEST = 64
+SIDES = ((1024, 1024), (2048, 2048), (4096, 4096))
 KNOWN_MAJORS = (10, 11)
 Progress = Callable[[str], None]
 
@@ -38,7 +39,7 @@ class BuildRecipe:
     """
 
     precision: str = "fp16"
-    sides: tuple[tuple[int, int], ...] = ((1024, 1024), (2048, 2048))
+    sides: tuple[tuple[int, int], ...] = SIDES
     workspace_bytes: int = 2 << 30
     level: int = 3
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 
+from atomid_live.detect.dog_filter import kernel_sums
 from atomid_live.detect.normalise import Prepared
 from atomid_live.errors import UsageError
 from atomid_live.kernels.layout import KNOTS, SPARE, Param
@@ -35,6 +36,10 @@ class MapRule:
         Knots of the threshold; at most 8.
     least_score : float
         Columns score at least this.
+    significance : float
+        Sparse frames only: least height of the band-passed image at a column, in standard deviations of its noise.
+    faintest_part : float
+        Columns whose fitted height is under this part of the median height are none.
     """
 
     stride: int = 1
@@ -44,6 +49,8 @@ class MapRule:
     typical: tuple[float, ...] = (0.0,)
     least: tuple[float, ...] = (0.5,)
     least_score: float = 0.5
+    significance: float = 0.0
+    faintest_part: float = 0.0
 
 
 def canonical_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -89,6 +96,7 @@ def fill(
             f"a threshold rule has {len(rule.typical)} and {len(rule.least)} knots; 1 to {KNOTS} of each are possible"
         )
     rows, cols = prepared.image.shape
+    small_sigma = sigma_px * sqrt(small[0] / rows * small[1] / cols)
     p = np.zeros(SPARE)
     values = {
         Param.ROWS: rows, Param.COLS: cols, Param.SMALL_ROWS: small[0], Param.SMALL_COLS: small[1], Param.PITCH: padded[1],
@@ -100,6 +108,8 @@ def fill(
         Param.LEAST_PX: NAN if least_px is None else least_px,
         Param.FACTOR_Y: small[0] / rows, Param.FACTOR_X: small[1] / cols, Param.BIN_PX: bin_px(sigma_px),
         Param.KNOT_COUNT: len(rule.typical), Param.FIT_WIDTH: fit_width,
+        Param.SMALL_SIGMA: small_sigma, Param.SIGNIFICANCE: rule.significance, Param.FAINTEST: rule.faintest_part,
+        Param.WHITE: sqrt(kernel_sums(small_sigma)[0]),
     }  # fmt: skip
     for place, value in values.items():
         p[place] = value

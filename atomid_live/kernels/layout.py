@@ -35,8 +35,12 @@ class Param(IntEnum):
     BIN_PX = 21
     KNOT_COUNT = 22
     FIT_WIDTH = 23
-    TYPICAL = 24
-    LEAST = 32
+    SMALL_SIGMA = 24
+    SIGNIFICANCE = 25
+    WHITE = 26
+    FAINTEST = 27
+    TYPICAL = 32
+    LEAST = 40
 
 
 class State(IntEnum):
@@ -48,8 +52,9 @@ class State(IntEnum):
     SHRINK = 3
     CHANGED = 4
     THRESHOLD = 5
-    SPACING = 6
-    HEIGHT_RANK = 7
+    FAINTEST = 6
+    MEDIAN = 7
+    NOISE = 8
 
 
 class Column(IntEnum):

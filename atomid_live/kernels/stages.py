@@ -139,14 +139,37 @@ def peaks(run: Launcher, b: Buffers, heat: Any) -> None:
     run("list_peaks", pixels, heat, mark, rank, b.where, b.height, b.state, b.room)
 
 
-def starts(run: Launcher, b: Buffers, heat: Any) -> None:
-    """Peaks above the frame's threshold as start positions in pixels of the frame, with their scores."""
+def _significant(run: Launcher, b: Buffers, heat: Any, mark: Any) -> None:
+    """Take the mark off peaks where the band-passed `contrast` does not stand out of its noise."""
+    import torch
+
+    pixels, contrast = b.small.numel(), b.contrast
+    narrow, wide, narrow2, wide2 = (torch.empty_like(contrast) for _ in range(4))
+    run("band_axis", pixels, contrast, contrast, narrow2, wide2, b.param, 1)
+    run("band_axis", pixels, narrow2, wide2, narrow, wide, b.param, 0)
+    some = torch.empty(-(-b.padded[0] // 3) * -(-b.padded[1] // 3), dtype=torch.float32, device=contrast.device)
+    run("third_pixels", some.numel(), narrow, wide, some, b.param)
+    run("third_median", 1, torch.sort(some).values, b.param, b.state)
+    run("deviations", some.numel(), some, b.state)
+    double = contrast.double()
+    sums = torch.stack([double.sum(), (double * double).sum()])
+    run("noise_level", 1, torch.sort(some).values, sums, b.param, b.state)
+    run("keep_significant", b.room, heat, b.where, mark, narrow, wide, b.param, b.state)
+
+
+def starts(run: Launcher, b: Buffers, heat: Any, *, sparse: bool = False) -> None:
+    """Peaks above the frame's threshold as start positions in pixels of the frame, with their scores.
+
+    `sparse`: they must stand out of the noise of the band-passed image too.
+    """
     import torch
 
     falling = torch.sort(b.height, descending=True).values
     mark = torch.empty_like(b.where)
     run("frame_threshold", 1, falling, b.param, b.state, b.room)
     run("score_peaks", b.room, b.height, b.score, mark, b.param, b.state)
+    if sparse:
+        _significant(run, b, heat, mark)
     rank = torch.cumsum(mark, 0, dtype=torch.int32)
     run("place_starts", b.room, heat, b.where, b.score, mark, rank, b.start, b.start_score, b.param, b.state)
 
@@ -195,7 +218,10 @@ def collect(run: Launcher, b: Buffers) -> None:
     for number in range(ROUNDS):
         run("merge", b.room, table, b.start_score, state, undecided, *places, int(number == ROUNDS - 1))
     run("merge_rest", 1, table, b.start_score, state, undecided, *places)
-    run("drop_hollows", b.room, table, state, b.state)
+    height = torch.empty(b.room, dtype=torch.float64, device=table.device)
+    run("list_heights", b.room, table, height, b.state)
+    run("faintest_height", 1, torch.sort(height).values, b.param, b.state)
+    run("drop_faint", b.room, table, state, b.state)
     run("describe", b.room, b.image, table, b.start_score, state, order, b.edges[0], b.edges[1], b.answer, b.param, b.state)
 
 

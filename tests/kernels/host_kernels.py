@@ -118,8 +118,9 @@ def _common(a: int, b: int) -> int:
 
 
 _TYPES = {
-    "float": "torch.float32", "double": "torch.float64", "int": "torch.int32", "long long": "torch.int64", "short": "torch.int16",
-    "unsigned char": "torch.uint8", "signed char": "torch.int8", "unsigned short": "torch.uint16", "unsigned int": "torch.uint32",
+    "float": "torch.float32", "double": "torch.float64", "int": "torch.int32", "long long": "torch.int64",
+    "short": "torch.int16", "unsigned char": "torch.uint8", "signed char": "torch.int8", "unsigned short": "torch.uint16",
+    "unsigned int": "torch.uint32",
 }  # fmt: skip
 
 

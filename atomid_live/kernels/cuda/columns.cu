@@ -60,10 +60,23 @@ extern "C" __global__ void merge_rest(
     }
 }
 
-// A hollow is no column, though it may have silenced one: it goes after the merging, as on the host.
-extern "C" __global__ void drop_hollows(const double* table, int* state, const double* S, int n) {
+extern "C" __global__ void list_heights(const double* table, double* height, const double* S, int n) {
     int k = INDEX;
-    if (k < n && k < (int)S[S_COUNT] && table[(long long)C_WIDTH * k + C_AMPLITUDE] < 0.0) state[k] = 3;
+    if (k >= n) return;
+    height[k] = k < (int)S[S_COUNT] ? table[(long long)C_WIDTH * k + C_AMPLITUDE] : __longlong_as_double(0x7ff0000000000000LL);
+}
+
+// `rising`: heights of all columns in ascending order.
+extern "C" __global__ void faintest_height(const double* rising, const double* P, double* S, int n) {
+    if (INDEX >= n) return;
+    int count = (int)S[S_COUNT];
+    S[S_FAINTEST] = count < 1 ? 0.0 : P[P_FAINTEST] * 0.5 * (rising[(count - 1) / 2] + rising[count / 2]);
+}
+
+// Too faint a column is none, though it may have silenced one: it goes after the merging, as on the host.
+extern "C" __global__ void drop_faint(const double* table, int* state, const double* S, int n) {
+    int k = INDEX;
+    if (k < n && k < (int)S[S_COUNT] && table[(long long)C_WIDTH * k + C_AMPLITUDE] < S[S_FAINTEST]) state[k] = 3;
 }
 
 // Distance to the nearest kept column, in rings of bins until no further ring can hold a nearer one.

@@ -117,6 +117,16 @@ __device__ double vertex(double before, double at, double after) {
     return shift < -0.5 ? -0.5 : (shift > 0.5 ? 0.5 : shift);
 }
 
+// A peak of the map in pixels of the network's input, by a parabola along each axis; at the border the pixel itself.
+__device__ void place_peak(const float* map, const double* P, int r, int c, double* y, double* x) {
+    int pitch = (int)P[P_MAP_PITCH], rows = (int)P[P_MAP_ROWS], cols = (int)P[P_MAP_COLS], i = r * pitch + c;
+    double v = r, u = c, stride = P[P_STRIDE];
+    if (r > 0 && r < rows - 1) v += vertex(map[i - pitch], map[i], map[i + pitch]);
+    if (c > 0 && c < cols - 1) u += vertex(map[i - 1], map[i], map[i + 1]);
+    *y = stride * v + 0.5 * (stride - 1.0);
+    *x = stride * u + 0.5 * (stride - 1.0);
+}
+
 // Peaks that score enough become starts of the fit, in pixels of the frame.
 extern "C" __global__ void place_starts(
     const float* map, const int* where, const double* score, const int* mark, const int* rank, double* start, double* start_score,
@@ -125,12 +135,10 @@ extern "C" __global__ void place_starts(
     if (k >= n) return;
     if (k == n - 1) S[S_COUNT] = rank[k];
     if (!mark[k]) return;
-    int pitch = (int)P[P_MAP_PITCH], rows = (int)P[P_MAP_ROWS], cols = (int)P[P_MAP_COLS];
-    int i = where[k], r = i / pitch, c = i % pitch, to = rank[k] - 1;
-    double y = r, x = c, stride = P[P_STRIDE];
-    if (r > 0 && r < rows - 1) y += vertex(map[i - pitch], map[i], map[i + pitch]);
-    if (c > 0 && c < cols - 1) x += vertex(map[i - 1], map[i], map[i + 1]);
-    start[2 * to] = (stride * y + 0.5 * (stride - 1.0) + 0.5) / P[P_FACTOR_Y] - 0.5;
-    start[2 * to + 1] = (stride * x + 0.5 * (stride - 1.0) + 0.5) / P[P_FACTOR_X] - 0.5;
+    int pitch = (int)P[P_MAP_PITCH], to = rank[k] - 1;
+    double y, x;
+    place_peak(map, P, where[k] / pitch, where[k] % pitch, &y, &x);
+    start[2 * to] = (y + 0.5) / P[P_FACTOR_Y] - 0.5;
+    start[2 * to + 1] = (x + 0.5) / P[P_FACTOR_X] - 0.5;
     start_score[to] = score[k];
 }
