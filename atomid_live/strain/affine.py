@@ -11,10 +11,28 @@ WORST_CONDITION = 50.0
 
 
 @numba.njit(nogil=True, cache=True)
+def place_nodes(yx, straight, cell, site, use, low, shape, uy, ux):  # type: ignore[no-untyped-def]
+    """Put the displacements of columns in use into the padded arrays.
+
+    Returns each column's place in them, its displacement, and whether it has both.
+    """
+    n = len(site)
+    at, own, todo = np.zeros(n, np.int64), np.empty((n, 2)), np.zeros(n, np.bool_)
+    for i in range(n):
+        own[i, 0], own[i, 1] = yx[i, 0] - straight[i, 0], yx[i, 1] - straight[i, 1]
+        if site[i] >= 0 and np.isfinite(straight[i, 0]):
+            todo[i] = True
+            at[i] = (site[i] * shape[1] + cell[i, 0] - low[0]) * shape[2] + cell[i, 1] - low[1]
+            if use[i]:
+                uy[at[i]], ux[at[i]] = own[i, 0], own[i, 1]
+    return at, own, todo
+
+
+@numba.njit(nogil=True, cache=True)
 def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, full, part, out):  # type: ignore[no-untyped-def]
     """Fit the columns of `todo`; `at` is their place in the padded displacement arrays, where 1e9 stands for no column.
 
-    out[i] = (Gyy, Gyx, Gxy, Gxx, Cyy, Cyx, Cxx, residual square sum, freedom, neighbours, Yinv yy, yx, xx).
+    out[i] = (Gyy, Gyx, Gxy, Gxx, Cyy, Cyx, Cxx, residual square sum, freedom, neighbours, Yinv yy, yx, xx, no gap).
     """
     classes = full.shape[1]
     m = np.empty(12)
@@ -27,7 +45,7 @@ def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, 
         yyy, yyx, yxx = 0.0, 0.0, 0.0
         gyy, gyx, gxy, gxx = 0.0, 0.0, 0.0, 0.0
         zyy, zyx, zxx = 0.0, 0.0, 0.0
-        rest, freedom, near = 0.0, 0.0, 0
+        rest, freedom, near, whole = 0.0, 0.0, 0, 1.0
         if uy[at[i]] == y0:
             near = -1
         for s in range(classes):
@@ -50,6 +68,7 @@ def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, 
                     if g > COUNTED_WEIGHT:
                         near += 1
                 else:
+                    whole = 0.0
                     h = g * g
                     m[0] -= g
                     m[1] -= g * ry
@@ -98,6 +117,7 @@ def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, 
         out[i, 7] = max(0.0, rest - (fyy * gyy + fyx * gyx + fxy * gxy + fxx * gxx))
         out[i, 8] = freedom - ayy - axx
         out[i, 10], out[i, 11], out[i, 12] = iyy, iyx, ixx
+        out[i, 13] = whole
 
 
 @numba.njit(nogil=True, cache=True)
@@ -110,24 +130,27 @@ def mean_weights(at, own, site, uy, ux, run, offset, diff, weight, stray2, full,
             continue
         fits += 1
         y0, x0 = own[i, 0], own[i, 1]
+        whole = out[i, 13] == 1.0
         for s in range(full.shape[1]):
             first, last = run[site[i], s], run[site[i], s + 1]
-            w0, wy, wx = 0.0, 0.0, 0.0
-            for k in range(first, last):
-                j = at[i] + offset[k]
-                if (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
-                    w0 += weight[k]
-                    wy += weight[k] * diff[k, 0]
-                    wx += weight[k] * diff[k, 1]
+            w0, wy, wx = full[site[i], s, 0], full[site[i], s, 1], full[site[i], s, 2]
+            if not whole:
+                for k in range(first, last):
+                    j = at[i] + offset[k]
+                    if not (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
+                        w0 -= weight[k]
+                        wy -= weight[k] * diff[k, 0]
+                        wx -= weight[k] * diff[k, 1]
             if w0 <= 1e-6:
                 continue
+            my, mx = wy / w0, wx / w0
+            iyy, iyx, ixx = part[s] * out[i, 10], part[s] * out[i, 11], part[s] * out[i, 12]
             for k in range(first, last):
                 j = at[i] + offset[k]
-                if (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
-                    w = part[s] * weight[k]
-                    qy, qx = w * (diff[k, 0] - wy / w0), w * (diff[k, 1] - wx / w0)
-                    share[j, 0] += out[i, 10] * qy + out[i, 11] * qx
-                    share[j, 1] += out[i, 11] * qy + out[i, 12] * qx
+                if whole or (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
+                    qy, qx = weight[k] * (diff[k, 0] - my), weight[k] * (diff[k, 1] - mx)
+                    share[j, 0] += iyy * qy + iyx * qx
+                    share[j, 1] += iyx * qy + ixx * qx
     return share / max(fits, 1)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from atomid_live.lattice.sites import LatticeFit, NodeTable
-from atomid_live.strain.affine import fill_between, fit_columns, mean_weights
+from atomid_live.strain.affine import fill_between, fit_columns, mean_weights, place_nodes
 from atomid_live.strain.template import CUT_WINDOWS, template_for
 from atomid_live.types import FloatArray, IntArray
 
@@ -101,20 +101,30 @@ def _some_median(values: FloatArray) -> float:
     return float(np.median(values[:: -(-len(values) // 500)])) if len(values) else float("nan")
 
 
-def _class_weights(columns: Columns) -> tuple[FloatArray, np.ndarray, float]:
-    """Relative weight per class, columns fit for use, and the typical variance in square pixels (NaN when unknown)."""
+@dataclass(frozen=True, slots=True)
+class ClassWeights:
+    """Relative weight per class, columns fit for use (N,), and the typical variance in square pixels (NaN when unknown)."""
+
+    part: FloatArray
+    use: np.ndarray
+    typical: float
+
+
+def class_weights(columns: Columns) -> ClassWeights:
+    """Weigh the classes by their inverse variance and leave poor columns out; the same for every fit of a frame."""
     classes = int(columns.site.max()) + 1
     indexed = columns.site >= 0
     if columns.poor is not None and (indexed & ~columns.poor).any():
         indexed = indexed & ~columns.poor
     known = np.isfinite(columns.variance) & (columns.variance > 0) & indexed
     if known.sum() < 0.5 * indexed.sum():
-        return np.ones(classes), indexed, float("nan")
-    middle = np.array([_some_median(columns.variance[known & (columns.site == s)]) for s in range(classes)])
-    typical = _some_median(columns.variance[known])
+        return ClassWeights(np.ones(classes), indexed, float("nan"))
+    site, variance = columns.site[known], columns.variance[known]
+    middle = np.array([_some_median(variance[site == s]) for s in range(classes)])
+    typical = _some_median(variance)
     middle = np.where(np.isfinite(middle), middle, typical)
     use = indexed & ~(columns.variance > POOR_VARIANCE * middle[columns.site])
-    return np.clip(typical / middle, *WEIGHT_RANGE), use, typical
+    return ClassWeights(np.clip(typical / middle, *WEIGHT_RANGE), use, typical)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +143,11 @@ class _Nodes:
 
 
 def _nodes(columns: Columns, straight: FloatArray, use: np.ndarray, span: int) -> _Nodes:
-    todo = (columns.site >= 0) & np.isfinite(straight[:, 0])
-    use = use & todo
-    cell = columns.cell - columns.table.low + span
     shape = (columns.table.column.shape[0], *(n + 2 * span for n in columns.table.column.shape[1:]))
-    at = np.where(todo, (columns.site * shape[1] + cell[:, 0]) * shape[2] + cell[:, 1], 0)
-    own = columns.yx - straight
-    uy, ux = np.full(int(np.prod(shape)), ABSENT), np.full(int(np.prod(shape)), ABSENT)
-    uy[at[use]], ux[at[use]] = own[use].T
+    size = shape[0] * shape[1] * shape[2]
+    uy, ux = np.full(size, ABSENT), np.full(size, ABSENT)
+    low = columns.table.low - span
+    at, own, todo = place_nodes(columns.yx, straight, columns.cell, columns.site, use, low, np.array(shape), uy, ux)
     return _Nodes(uy, ux, at, own, todo, shape)
 
 
@@ -172,6 +179,7 @@ def measure_deformation(
     reference: Reference | None = None,
     only: np.ndarray | None = None,
     with_sem: bool = True,
+    weights: ClassWeights | None = None,
 ) -> Deformation:
     """Fit the deformation gradient at every indexed column.
 
@@ -188,6 +196,8 @@ def measure_deformation(
         Columns to give a tensor to; all take part as neighbours.
     with_sem : bool
         Whether the error of the mean is wanted (a third of the time); NaN otherwise.
+    weights : ClassWeights, optional
+        What `class_weights` gave for these columns already.
 
     Returns
     -------
@@ -196,7 +206,8 @@ def measure_deformation(
         none. The error of exx for equal errors sigma and density rho is sigma / (sqrt(8 pi rho) w^2) where the
         window lies within the crystal.
     """
-    part, use, typical = _class_weights(columns)
+    weights = weights or class_weights(columns)
+    part, typical = weights.part, weights.typical
     fit = columns.fit if reference is None else reference.fit
     if reference is None:
         site = np.maximum(columns.site, 0)
@@ -204,12 +215,11 @@ def measure_deformation(
     else:
         straight = reference.yx
     template = template_for(fit, window, max(columns.table.column.shape[1:]))
-    nodes = _nodes(columns, straight, use, template.span)
+    nodes = _nodes(columns, straight, weights.use, template.span)
     stretch = np.array([nodes.shape[1] * nodes.shape[2], nodes.shape[2], 1])
-    own = np.repeat(np.arange(len(template.run)), template.run[:, -1] - template.run[:, 0])
-    offset = (template.site - own) * stretch[0] + template.step @ stretch[1:]
+    offset = template.stride @ stretch
     shape = (template.run, offset, template.difference, template.weight, template.stray2, template.full, part)
-    out = np.empty((len(columns.yx), 13))
+    out = np.empty((len(columns.yx), 14))
     todo = nodes.todo if only is None else nodes.todo & only
     every = _thinning(columns, fit, window)
     sample = _sample(columns, fit, window)

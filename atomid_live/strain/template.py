@@ -20,12 +20,12 @@ class Template:
     """Neighbours of a column of each class within the cut, grouped by class.
 
     `run[s, c] : run[s, c + 1]` are those of class c around one of class s; `full[s, c]` holds the sums of g, g y, g x, g yy,
-    g yx, g xx and of g^2 likewise over them, so that a fit need only take off what is missing.
+    g yx, g xx and of g^2 likewise over them, so that a fit need only take off what is missing. `stride` is the way to each
+    neighbour in (classes, rows, columns) of nodes.
     """
 
     run: IntArray
-    step: IntArray
-    site: IntArray
+    stride: IntArray
     difference: FloatArray
     weight: FloatArray
     stray2: FloatArray
@@ -53,7 +53,7 @@ def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float, cells:
     shift = np.linalg.solve(matrix, (origin - origin[0]).T).T
     classes = len(shift)
     run = np.zeros((classes, classes + 1), np.int64)
-    sites, steps, differences, furthest = [], [], [], 0
+    steps, differences, furthest = [], [], 0
     count = 0
     for own in range(classes):
         run[own, 0] = count
@@ -61,12 +61,12 @@ def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float, cells:
             near = np.rint(shift[other] - shift[own]).astype(np.int64)
             d = (step - near + shift[other] - shift[own]) @ matrix.T
             keep = (d**2).sum(axis=1) <= reach**2
-            sites.append(np.full(keep.sum(), other))
-            steps.append(step[keep] - near)
+            there = step[keep] - near
+            steps.append(np.column_stack([np.full(len(there), other - own), there]))
             differences.append(d[keep])
             count += int(keep.sum())
             run[own, other + 1] = count
-            furthest = max(furthest, int(np.abs(steps[-1]).max(initial=0)))
+            furthest = max(furthest, int(np.abs(there).max(initial=0)))
     y, x = np.concatenate(differences).T
     square = y * y + x * x
     g = np.exp(-0.5 * square / window**2)
@@ -74,4 +74,4 @@ def _template_of(matrix_bytes: bytes, origin_bytes: bytes, window: float, cells:
     total = np.concatenate([np.zeros((1, 12)), np.cumsum(moments, axis=0)])
     full = total[run[:, 1:]] - total[run[:, :-1]]
     stray2 = (STRAY_SPACINGS * spacing + STRAY_PER_PX * np.sqrt(square)) ** 2
-    return Template(run, np.concatenate(steps), np.concatenate(sites), np.stack([y, x], 1), g, stray2, full, furthest)
+    return Template(run, np.concatenate(steps), np.stack([y, x], 1), g, stray2, full, furthest)

@@ -9,7 +9,8 @@ import numpy as np
 from atomid_live.flags import Flag
 from atomid_live.lattice.sites import fit_lattice, missing_sites, node_table
 from atomid_live.settings import StrainSettings
-from atomid_live.strain.field import Columns, Deformation, Reference, gradient_of, measure_deformation, strain_of
+from atomid_live.strain.field import Columns, Deformation, Reference, class_weights, measure_deformation, strain_of
+from atomid_live.strain.means import carried, mean_gradient, summaries_of
 from atomid_live.strain.monitor import Monitor, Sample
 from atomid_live.strain.nodes import NodeAverage
 from atomid_live.strain.reference import FirstFrames, KnownCell, known_basis, parse_reference
@@ -129,7 +130,7 @@ class StrainTracker:
         if isinstance(found, str):
             return np.full((2, 2), NAN)
         change = np.linalg.solve(self._nodes.fit.matrix, found.fit.matrix)
-        return _gpa_gradient(gpa) @ _flip(columns.fit.matrix @ np.linalg.inv(change))
+        return mean_gradient(gpa) @ _flip(columns.fit.matrix @ np.linalg.inv(change))
 
     def _gpa_at_reference(self) -> FloatArray:
         """Mean deformation gradient that GPA read on the reference frames against their mean lattice."""
@@ -158,7 +159,8 @@ class StrainTracker:
         if isinstance(reference, str):
             return reference
         to_reference = _flip(columns.fit.matrix @ np.linalg.inv(reference.fit.matrix))
-        known = measure_deformation(columns, window.px, reference)
+        weights = class_weights(columns)
+        known = measure_deformation(columns, window.px, reference, weights=weights)
         indexed = columns.site >= 0
         lacking = indexed & ~known.valid
         share = float(lacking.sum() / max(indexed.sum(), 1))
@@ -166,7 +168,9 @@ class StrainTracker:
             return _Outcome(known.gradient, known.sigma, known.sem, to_reference)
         fit = reference.fit
         straight = fit.origin_yx_px[np.maximum(columns.site, 0)] + columns.cell @ fit.matrix.T
-        rest = measure_deformation(columns, window.px, Reference(fit, straight), only=lacking, with_sem=share > 0.5)
+        rest = measure_deformation(
+            columns, window.px, Reference(fit, straight), only=lacking, with_sem=share > 0.5, weights=weights
+        )
         return _joined(known, rest, lacking, to_reference)
 
     def _refused(self, reason: str, count: int, reading: Reading, window: Window) -> tuple[StrainField, Reading]:
@@ -240,23 +244,13 @@ class StrainTracker:
 
     def _gpa_summaries(self, gpa: GpaField, outcome: _Outcome, covered: float) -> dict[str, Summary]:
         """GPA against the same reference; against first frames it starts from what it read on those."""
-        f = _gpa_gradient(gpa) @ outcome.to_reference
-        if not np.isfinite(f).any():
+        values = carried(gpa, outcome.to_reference @ np.linalg.inv(self._gpa_at_reference()))
+        inside = values.shape[1] / max(gpa.exx.size, 1)
+        if not inside or not np.isfinite(values[:, 0]).all():
             return {}
-        f = f @ np.linalg.inv(self._gpa_at_reference())
-        everywhere = gradient_of(gpa.exx, gpa.eyy, gpa.exy, gpa.rotation_mrad / 1000)
-        own = everywhere @ np.linalg.inv(_gpa_gradient(gpa)) @ f
-        exx, eyy, exy, rotation = strain_of(own)
-        seen = np.isfinite(exx)
-        inside = float(seen.mean())
         wider = float((max(covered, inside) / inside) ** 0.75)
         sx, sy, sh = (wider * s for s in outcome.sem)
-        values = (exx, eyy, exy, 1000 * rotation, (exx + eyy) / 2)
-        errors = (sx, sy, sh, 1000 * sh, sh)
-        return {
-            name: Summary(float(v[seen].mean()), float(v[seen].std()), e)
-            for name, v, e in zip(COMPONENTS, values, errors, strict=True)
-        }
+        return summaries_of(values, (sx, sy, sh, 1000 * sh, sh))
 
     def _watched(self, reading: Reading) -> Reading:
         """Add the state of the monitor; an invalid frame leaves it as it was."""
@@ -313,12 +307,8 @@ def _summaries(field: StrainField, sem: tuple[float, float, float]) -> dict[str,
     known = np.isfinite(field.exx)
     if not known.any():
         return {name: Summary() for name in COMPONENTS}
-    error = {"exx": sem[0], "eyy": sem[1], "exy": sem[2], "rotation_mrad": 1000 * sem[2], "hydrostatic": sem[2]}
-    out = {}
-    for name in COMPONENTS:
-        values = getattr(field, name)[known]
-        out[name] = Summary(float(values.mean()), float(values.std()), error[name])
-    return out
+    values = np.stack([getattr(field, name)[known] for name in COMPONENTS])
+    return summaries_of(values, (*sem, 1000 * sem[2], sem[2]))
 
 
 def _verdict(lattice: Lattice, measured: np.ndarray, window: Window) -> tuple[bool, str]:
@@ -345,14 +335,6 @@ def _misfit(spec: KnownCell, measured_nm: FloatArray) -> str:
         f"measured cell {a:.4f} x {b:.4f} nm, {angle:.1f} deg is not that of {spec.name} ({cells}): "
         "check the pixel size and the material"
     )
-
-
-def _gpa_gradient(gpa: GpaField) -> FloatArray:
-    """Mean deformation gradient of a GPA field against its frame's lattice, x before y; NaN when there is none."""
-    known = np.isfinite(gpa.exx)
-    if not known.any():
-        return np.full((2, 2), NAN)
-    return np.asarray(gradient_of(gpa.exx[known], gpa.eyy[known], gpa.exy[known], gpa.rotation_mrad[known] / 1000).mean(axis=0))
 
 
 def _where_gpa_is(field: StrainField, gpa: GpaField, yx_px: FloatArray) -> dict[str, float]:
