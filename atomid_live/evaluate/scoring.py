@@ -82,6 +82,15 @@ def _counts(predicted: FloatArray, truth: FloatArray, dont_care: FloatArray, rad
     return Counts(len(hits), len(surplus), len(truth) - len(hits))
 
 
+def f1_at(yx_px: FloatArray, image: SceneImage, part: float = HALF) -> float:
+    """F1 of positions (N, 2) within a part of the spacing, scored as `score_image` does; what rivals are tuned by."""
+    d, (rows, cols) = spacing_of(image), image.pixels.shape
+    kept = [eligible(yx, (cols, rows), 0.5 * d, image.masks) for yx in (yx_px, image.truth.yx_px)]
+    wanted = image.truth.yx_px[image.truth.target & kept[1]]
+    dont_care = image.truth.yx_px[image.truth.dont_care]
+    return _counts(yx_px[kept[0]], wanted, dont_care, part * d, image.sigma_px).f1
+
+
 def calibration_error(score: FloatArray, right: Bools) -> float:
     """Expected calibration error: mean over ten bins of |share right - mean score|, weighted by the columns in each bin."""
     if not len(score):
@@ -167,12 +176,13 @@ def score_image(image: SceneImage, answer: Answer, with_chance: bool = False) ->
     """
     truth, d, rows_cols = image.truth, spacing_of(image), image.pixels.shape
     size_xy, border = (float(rows_cols[1]), float(rows_cols[0])), 0.5 * d
-    kept = eligible(truth.yx_px, size_xy, border, ())
-    said = answer.take(eligible(answer.yx_px, size_xy, border, ()))
+    kept = eligible(truth.yx_px, size_xy, border, image.masks)
+    said = answer.take(eligible(answer.yx_px, size_xy, border, image.masks))
     target = np.flatnonzero(truth.target & kept)
     wanted, dont_care = truth.yx_px[target], truth.yx_px[truth.dont_care]
     told = {"targets": float(len(target)), "found": float(len(said.yx_px)), "ms": answer.ms}
     area = (rows_cols[0] - 2 * border) * (rows_cols[1] - 2 * border)
+    area -= sum((x1 - x0) * (y1 - y0) for x0, x1, y0, y1 in image.masks)
     if not len(target):
         if not len(dont_care):
             told |= {"false_per_mpx": false_per_mpx(len(said.yx_px), area), "area_mpx": area / 1e6}

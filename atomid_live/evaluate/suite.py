@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from atomid_live.errors import UsageError
 from atomid_live.evaluate.contestants import Contestant, contestants
 from atomid_live.evaluate.metrics import match
+from atomid_live.evaluate.real_frames import labelled
+from atomid_live.evaluate.rivals.entry import Rival, open_rivals
 from atomid_live.evaluate.scenes import SCENES, Scene, SceneImage, make_image, scene_named
-from atomid_live.evaluate.scenes.catalogue import SMALL, SMALL_SHAPE, Variant
+from atomid_live.evaluate.scenes.catalogue import SMALL, SMALL_SHAPE, USUAL_SHAPE, Variant
 from atomid_live.evaluate.scenes.changed import BASE, CHANGES, turned
+from atomid_live.evaluate.scenes.fingerprint import verdict
 from atomid_live.evaluate.scoring import QUARTER, Answer, score_image, spacing_of
 from atomid_live.types import FloatArray
 
@@ -92,6 +95,22 @@ class Row:
         return self.seed % 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All numbers of a run, who could not take part, and how many images are the stored ones ("same", "changed", "unknown")."""
+
+    plan: Plan
+    simulated: tuple[Row, ...] = field(repr=False)
+    real: tuple[Row, ...] = field(repr=False)
+    absent: tuple[str, ...] = ()
+    hashes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        """Names in the order in which they appear."""
+        return tuple(dict.fromkeys(row.who for row in (*self.simulated, *self.real)))
+
+
 def planned(plan: Plan) -> Iterator[tuple[Scene, Variant, int, tuple[int, int] | None]]:
     """Scene, variant, image number and shape of everything that is to be shown."""
     names = plan.scenes or (SMALL if plan.small else tuple(scene.name for scene in SCENES))
@@ -125,45 +144,70 @@ class _Invariance:
             numbers["moved_px"] = moved(answer, base, image, shape, spacing_of(image))
 
 
-def run_scenes(plan: Plan, tell: Tell = lambda text: None) -> list[Row]:
+def _guests(plan: Plan, ours: Sequence[Contestant], closing: ExitStack) -> tuple[list[Rival], list[str]]:
+    if not plan.rivals:
+        return [], []
+    try:
+        return open_rivals(plan.rivals, ours, plan.atomap_python, closing)
+    except ImportError as error:
+        raise UsageError(f"rivals need {error.name}; install it (scikit-image), or run without --rivals") from error
+
+
+class _Referee:
+    """Shows one image after the other to everyone and keeps the numbers."""
+
+    def __init__(self, plan: Plan, ours: Sequence[Contestant], rivals: Sequence[Rival]) -> None:
+        self.plan, self.rows = plan, list[Row]()
+        self._ours, self._rivals = ours, rivals
+        self._turning = _Invariance()
+
+    def show(self, image: SceneImage, with_rivals: bool, with_chance: bool) -> None:
+        """Score everyone's answer to an image."""
+        answers: list[tuple[str, Answer]] = [(each.name, each(image.frame())) for each in self._ours]
+        if with_rivals:
+            answers += [pair for rival in self._rivals for pair in rival(image)]
+        for who, answer in answers:
+            numbers = score_image(image, answer, with_chance)
+            numbers |= {f"ms {stage}": ms for stage, ms in answer.timings_ms.items()}
+            if image.scene == "S17":
+                self._turning.add(who, image, answer, numbers)
+            self.rows.append(Row(who, image.scene, image.variant, image.seed, numbers))
+
+
+def run_suite(plan: Plan, tell: Tell = lambda text: None) -> Outcome:
     """Show every planned image to every contestant and score the answers.
 
-    Rivals see the first `rival_seeds` images of each variant; their parameters are the best for each image (see
-    `atomid_live.evaluate.rivals`), ours are fixed.
+    Rivals see the first `rival_seeds` images of each variant and every real frame; their parameters are the best for each
+    image (see `atomid_live.evaluate.rivals`), ours are fixed.
 
     Raises
     ------
     UsageError
-        Unknown scene, model or rival.
+        Unknown scene, model or rival, or no such folder of real frames.
     """
-    rows: list[Row] = []
-    turning = _Invariance()
+    hashes: Counter[str] = Counter()
     with ExitStack() as closing:
         ours = closing.enter_context(contestants(plan.models, plan.threads))
-        rivals = _rivals(plan, ours, closing)
+        rivals, absent = _guests(plan, ours, closing)
         for contestant in ours:
-            contestant.warm_up(SMALL_SHAPE if plan.small else (496, 528))
-        begun, last = perf_counter(), ""
+            contestant.warm_up(SMALL_SHAPE if plan.small else USUAL_SHAPE)
+        referee, begun, last = _Referee(plan, ours, rivals), perf_counter(), ""
         for scene, variant, k, shape in planned(plan):
             if scene.name != last:
                 tell(f"{perf_counter() - begun:6.0f} s  {scene.name} {scene.title}")
                 last = scene.name
             image = make_image(scene, variant, k, shape, plan.offset)
-            answers: list[tuple[str, Answer]] = [(each.name, each(image.frame())) for each in ours]
-            if k < plan.rival_seeds:
-                answers += [(name, answer) for rival in rivals for name, answer in rival(image)]
-            for who, answer in answers:
-                numbers = score_image(image, answer, with_chance=k == 0 and not plan.small)
-                numbers |= {f"ms {stage}": ms for stage, ms in answer.timings_ms.items()}
-                if scene.name == "S17":
-                    turning.add(who, image, answer, numbers)
-                rows.append(Row(who, image.scene, image.variant, image.seed, numbers))
-    return rows
+            if not plan.small and not plan.offset:
+                hashes[verdict(image)] += 1
+            referee.show(image, k < plan.rival_seeds, with_chance=k == 0 and not plan.small)
+        simulated, referee.rows = referee.rows, []
+        if plan.real_data is not None:
+            tell(f"{perf_counter() - begun:6.0f} s  real frames")
+            for image in labelled(plan.real_data):
+                referee.show(image, True, with_chance=True)
+    return Outcome(plan, tuple(simulated), tuple(referee.rows), tuple(absent), dict(hashes))
 
 
-def _rivals(plan: Plan, ours: Sequence[Contestant], closing: ExitStack) -> list[Any]:
-    if not plan.rivals:
-        return []
-    from atomid_live.evaluate.rivals import open_rivals
-
-    return open_rivals(plan.rivals, ours, plan.atomap_python, closing)
+def run_scenes(plan: Plan, tell: Tell = lambda text: None) -> list[Row]:
+    """Rows of the simulated scenes alone."""
+    return list(run_suite(replace(plan, real_data=None), tell).simulated)

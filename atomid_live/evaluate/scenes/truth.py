@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from atomid_live.evaluate.scenes.bound import cluster_bound, isolated_bound
 from atomid_live.simulate.acquire import VISIBLE_D_PRIME
-from atomid_live.types import NAN, FloatArray, Frame, IntArray, Origin
+from atomid_live.types import NAN, FloatArray, Frame, IntArray, Origin, ScaleSource
 
 Bools = NDArray[np.bool_]
 
@@ -69,15 +70,19 @@ class SceneTruth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SceneImage:
-    """One image of a scene: grey values (rows, cols), pixel size, width of a column, truth."""
+    """One image of a scene (or a labelled real frame): grey values (rows, cols), pixel size, width of a column, truth.
+
+    `masks` are rectangles (x0, x1, y0, y1) in px in which nothing counts; `pixel_size_nm` is NaN where it is not known.
+    """
 
     scene: str
     variant: str
     seed: int
-    pixels: NDArray[np.uint8] | NDArray[np.uint16] = field(repr=False)
+    pixels: NDArray[Any] = field(repr=False)
     pixel_size_nm: float
     sigma_px: float
     truth: SceneTruth = field(repr=False)
+    masks: tuple[tuple[float, float, float, float], ...] = ()
 
     @property
     def name(self) -> str:
@@ -93,7 +98,8 @@ class SceneImage:
     def frame(self) -> Frame:
         """Return the image as a detector gets it, with the pixel size a file would give."""
         pair = (self.pixel_size_nm, self.pixel_size_nm)
-        return Frame(self.seed, self.pixels, NAN, Origin(self.name), pixel_size_yx_nm=pair, scale_source="file")
+        source: ScaleSource = "file" if np.isfinite(self.pixel_size_nm) else "unknown"
+        return Frame(self.seed, self.pixels, NAN, Origin(self.name), pixel_size_yx_nm=pair, scale_source=source)
 
 
 def resolved(yx_px: FloatArray, electrons: FloatArray, sigma_px: float) -> tuple[FloatArray, Bools, Bools]:
