@@ -11,28 +11,24 @@ from atomid_live.errors import DeviceAbsentError, ModelError
 PROVIDER = "CUDAExecutionProvider"
 
 
-class TorchDeviceNetwork:
-    """Engine in torch on a GPU (backends.device.DeviceNetwork); also on the processor, for comparison.
+class ModuleNetwork:
+    """A torch module on a device (backends.device.DeviceNetwork).
 
     Parameters
     ----------
-    engine : Engine
-        With `weights.npz`.
+    module : torch.nn.Module
+        From an image (1, 1, rows, cols) to the map and, if it has an opinion, spacing and column width in px.
     device : torch.device
+    name, stride : str, int
     half : bool
-        Convolutions in 16-bit float, channels last.
+        Convolutions in 16-bit float.
     """
 
     capturable = True
 
-    def __init__(self, engine: Engine, device: Any, *, half: bool = False) -> None:
-        import torch
-
-        from atomid_live.backends.torch import TorchNetwork
-
-        network: Any = TorchNetwork(engine, torch.get_num_threads(), "fp32")._network
-        self._network, self._half, self.stride = network.to(device), half, engine.stride
-        self.name = f"torch-{torch.device(device).type}:{engine.name}" + ("-fp16" if half else "")
+    def __init__(self, module: Any, device: Any, name: str, stride: int, *, half: bool = False) -> None:
+        self._module, self._half = module.eval().to(device), half
+        self.name, self.stride = name, stride
 
     def bind(self, image: Any) -> Any:
         """Return the run for one input tensor that stays where it is."""
@@ -40,7 +36,7 @@ class TorchDeviceNetwork:
 
         def infer() -> tuple[Any, Any]:
             with torch.inference_mode(), torch.autocast(image.device.type, torch.float16, enabled=self._half):
-                heat, *sizes = self._network(image.contiguous(memory_format=torch.channels_last))
+                heat, *sizes = self._module(image.contiguous(memory_format=torch.channels_last))
             opinions = [size.reshape(-1)[:1].float() for size in sizes[:2]]
             opinions += [torch.full((1,), torch.nan, device=image.device)] * (2 - len(opinions))
             return heat.float().reshape(heat.shape[-2:]).contiguous(), torch.cat(opinions)
@@ -49,6 +45,17 @@ class TorchDeviceNetwork:
 
     def close(self) -> None:
         """Nothing to release before the object goes."""
+
+
+def torch_network(engine: Engine, device: Any, *, half: bool = False) -> ModuleNetwork:
+    """Engine in torch on a device, from `weights.npz`."""
+    import torch
+
+    from atomid_live.backends.torch import TorchNetwork
+
+    module: Any = TorchNetwork(engine, torch.get_num_threads(), "fp32")._network
+    name = f"torch-{torch.device(device).type}:{engine.name}" + ("-fp16" if half else "")
+    return ModuleNetwork(module, device, name, engine.stride, half=half)
 
 
 class OrtCudaNetwork:

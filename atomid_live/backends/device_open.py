@@ -152,14 +152,14 @@ def open_device(
         raise UsageError(f"unknown back end {backend!r} for a GPU; known: {', '.join(DEVICE_BACKENDS)}")
     device = _device()
     from atomid_live.backends.device import DeviceDetector
-    from atomid_live.backends.device_networks import OrtCudaNetwork, TorchDeviceNetwork
+    from atomid_live.backends.device_networks import OrtCudaNetwork, torch_network
     from atomid_live.kernels.launch import CudaLauncher
 
     run = CudaLauncher(device.index)
     if backend == "tensorrt":
         network: Any = _tensorrt_network(engine, "fp16" if precision == "auto" else precision, tell)
     elif backend == "torch-cuda":
-        network = TorchDeviceNetwork(engine, device, half=precision == "fp16")
+        network = torch_network(engine, device, half=precision == "fp16")
     else:
         network = OrtCudaNetwork(engine, device, "fp32" if precision == "auto" else precision)
     return DeviceDetector(engine, network, run, detect, frame)

@@ -82,9 +82,7 @@ def build_engine_plan(
         cache.store_sides(sides)
     recipe = BuildRecipe(precision, sides or cache.sides() or SIDES)
     largest = ", ".join(f"{rows} x {cols}" for rows, cols in recipe.sides)
-    tell(
     tell(f"{engine.name} {precision}, TensorRT {trt.__version__}, frames up to {largest}")
-    )
     plan, key = obtain_plan(trt, graph_for(engine, precision), recipe, cache, tell)
     tell(f"plan {key.digest[:16]}, {len(plan) / 1e6:.1f} MB, in {cache.folder}")
     return cache.folder

@@ -1,77 +1,22 @@
-"""A small engine that truly finds columns, and a stand-in for the GPU's numbers."""
+"""A small engine, and a stand-in for the GPU's numbers."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
+from bandpass import bandpass_engine
 
-from atomid_live.backends.engine import Engine, load_engine
-from atomid_live.types import Frame, Origin
-
-CARD = """
-schema = 1
-name = "bandpass"
-[files]
-"model.onnx" = "{sha}"
-[input]
-canonical_sigma_px = 1.9
-[output]
-stride = 2
-[threshold]
-quantile = 0.75
-lattice_typical = [0.2, 0.9]
-lattice_least = [0.1, 0.45]
-sparse_typical = [0.2, 0.9]
-sparse_least = [0.1, 0.45]
-sparse_significance = 3.5
-"""
-
-
-def bandpass_onnx() -> bytes:
-    """Network of one convolution: Gaussian minus wider Gaussian, centred on its 2x2 cell, through a sigmoid."""
-    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-    from onnx import TensorProto, helper, numpy_helper
-
-    square = ((np.arange(12) - 5.5)[:, None] ** 2 + (np.arange(12) - 5.5) ** 2) / 1.9**2
-    narrow, wide = np.exp(-0.5 * square / 0.8**2), np.exp(-0.5 * square / 2.0**2)
-    kernel = (6.0 * (narrow / narrow.sum() - wide / wide.sum())).astype(np.float32)[None, None]
-    values = {"kernel": kernel, "bias": np.array([-2.0], np.float32), "spacing": np.array([8.0], np.float32)}
-    values |= {"width": np.array([1.9], np.float32), "nought": np.array([0.0], np.float32)}
-    nodes = [
-        helper.make_node("Conv", ["image", "kernel", "bias"], ["logits"], "conv", strides=[2, 2], pads=[5, 5, 5, 5]),
-        helper.make_node("Sigmoid", ["logits"], ["confidence"], "sigmoid"),
-        helper.make_node("ReduceMean", ["logits"], ["mean"], "mean", keepdims=0),
-        helper.make_node("Mul", ["mean", "nought"], ["none"], "none"),
-        helper.make_node("Add", ["none", "spacing"], ["spacing_px"], "spacing"),
-        helper.make_node("Add", ["none", "width"], ["column_sigma_px"], "width"),
-    ]
-    kinds = {"confidence": [1, 1, "half_rows", "half_cols"], "spacing_px": [1], "column_sigma_px": [1]}
-    graph = helper.make_graph(
-        nodes,
-        "bandpass",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, "rows", "cols"])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in kinds.items()],
-        [numpy_helper.from_array(value, name) for name, value in values.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+from atomid_live.backends.engine import Engine
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     """The band-pass network as an engine with card and hash."""
-    folder = tmp_path / "bandpass"
-    folder.mkdir()
-    data = bandpass_onnx()
-    (folder / "model.onnx").write_bytes(data)
-    (folder / "engine.toml").write_text(CARD.format(sha=hashlib.sha256(data).hexdigest()), encoding="utf-8")
-    return load_engine(folder)
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    return bandpass_engine(tmp_path / "bandpass")
 
 
 @pytest.fixture
@@ -82,17 +27,3 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=None: properties)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: SimpleNamespace(cuda_stream=77))
     return properties
-
-
-def lattice_frame(
-    shape: tuple[int, int] = (300, 380), spacing: float = 11.0, sigma: float = 2.2, seed: int = 1, dtype: str = "uint16"
-) -> Frame:
-    """A frame with two sites per cell and counting noise."""
-    rng = np.random.default_rng(seed)
-    image = np.full(shape, 20.0)
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    for height, (oy, ox) in ((90.0, (0.3, 0.4)), (60.0, (spacing * 0.5, spacing * 0.52))):
-        dy = (y - oy + spacing / 2) % spacing - spacing / 2
-        dx = (x - ox - 0.13 * y + spacing / 2) % spacing - spacing / 2
-        image += height * np.exp(-0.5 * (dy**2 + dx**2) / sigma**2)
-    return Frame(0, rng.poisson(image).astype(dtype), 0.0, Origin("test"))

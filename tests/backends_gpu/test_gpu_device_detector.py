@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import lattice_frame
+from bandpass import lattice_frame
 from device_scenes import OrtOnProcessor, agree, device_detector, processor_detector
 
 from atomid_live.backends.engine import Engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from conftest import lattice_frame
+from bandpass import lattice_frame
 
 from atomid_live.backends import device_open
 from atomid_live.backends.device_open import DEVICE_BACKENDS, ServingDetector, open_device, serve_tensorrt

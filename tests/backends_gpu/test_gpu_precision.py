@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import lattice_frame
+from bandpass import lattice_frame
 
 from atomid_live.backends import precision
 from atomid_live.backends.engine import Engine

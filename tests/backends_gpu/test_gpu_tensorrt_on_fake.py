@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import lattice_frame
+from bandpass import lattice_frame
 from fake_tensorrt import Faults, fake_module
 
 from atomid_live.backends import tensorrt_build
