@@ -14,6 +14,7 @@ from atomid_live.types import FloatArray, IntArray
 
 _CELL = 32
 _EXACT = 2.0**53
+_SHORT = 1e8
 _TEN = 10.0 ** np.arange(19)
 
 _MINUS, _DOT, _COMMA, _LINE_FEED, _ZERO, _E, _PLUS = (ord(c) for c in "-.,\n0e+")
@@ -50,6 +51,46 @@ def _put_fixed(out: NDArray[np.uint8], at: int, scaled: float, decimals: int, un
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _eight_digits(number: np.uint64) -> np.uint64:
+    """Return the digits of a number under 10**8 as eight bytes of text, the highest digit in the lowest byte.
+
+    Halves, quarters and eighths of the register are divided at once by multiplying: no loop, no branch.
+    """
+    high = number // np.uint64(10000)
+    x = high | ((number - high * np.uint64(10000)) << np.uint64(32))
+    q = ((x * np.uint64(10486)) >> np.uint64(20)) & np.uint64(0x7F0000007F)
+    x = q | ((x - q * np.uint64(100)) << np.uint64(16))
+    q = ((x * np.uint64(103)) >> np.uint64(10)) & np.uint64(0x000F000F000F000F)
+    return (q | ((x - q * np.uint64(10)) << np.uint64(8))) + np.uint64(0x3030303030303030)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _put_eight(out: NDArray[np.uint8], at: np.uint64, text: np.uint64) -> None:
+    for k in range(np.uint64(8)):
+        out[at + k] = (text >> (np.uint64(8) * k)) & np.uint64(255)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _put_short(out: NDArray[np.uint8], at: int, scaled: float, decimals: int) -> int:
+    """Like `_put_fixed` for `scaled` under 10**8 and at most 7 decimals, of which a frame has a hundred thousand.
+
+    Always eight bytes are written, too many; the next cell is written over the rest.
+    """
+    count = 1
+    for limit in (1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7):
+        count += int(scaled >= limit)
+    count = max(count, decimals + 1)
+    text = _eight_digits(np.uint64(scaled)) >> np.uint64(64 - 8 * count)
+    _put_eight(out, np.uint64(at), text)
+    if decimals == 0:
+        return at + count
+    whole = count - decimals
+    out[np.uint64(at + whole)] = _DOT
+    _put_eight(out, np.uint64(at + whole + 1), text >> np.uint64(8 * whole))
+    return at + count + 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _put_large(out: NDArray[np.uint8], at: int, value: float) -> int:
     """Write a positive number in exponent form with nine digits."""
     exponent = int(np.floor(np.log10(value)))
@@ -75,6 +116,8 @@ def _put_cell(out: NDArray[np.uint8], at: int, value: float, decimals: int, unit
     if np.isinf(size):
         out[at], out[at + 1], out[at + 2] = 105, 110, 102  # i n f
         return at + 3
+    if scaled < _SHORT and decimals < 8:
+        return int(_put_short(out, at, scaled, decimals))
     if scaled < _EXACT:
         return int(_put_fixed(out, at, scaled, decimals, unit))
     return int(_put_large(out, at, size))
