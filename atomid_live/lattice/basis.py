@@ -8,11 +8,12 @@ only when its sum or difference is a peak too, which keeps vectors of different 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numba
 import numpy as np
 
-from atomid_live.lattice.grid import Bins
+from atomid_live.lattice.grid import Bins, extent
 from atomid_live.types import FloatArray
 
 BINS_PER_SPACING = 10
@@ -72,14 +73,16 @@ def _pair_histogram(yx, order, start, size, low_y, low_x, rows, cols, stride, bi
     return hist, sources
 
 
+@lru_cache(maxsize=8)
+def _band(count: int, sigma: float) -> FloatArray:
+    """Matrix (count, count) that smooths a column by a Gaussian of peak 1."""
+    away = np.arange(count)[:, None] - np.arange(count)[None, :]
+    return np.where(np.abs(away) <= int(4 * sigma) + 1, np.exp(-0.5 * (away / sigma) ** 2), 0.0)
+
+
 def _smooth(image: FloatArray, sigma: float) -> FloatArray:
     """Gaussian of peak 1, so that a full, sharp peak reads its number of pairs."""
-    reach = int(4 * sigma) + 1
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    n = image.shape[0]
-    band = np.zeros((n, n))
-    for k, value in enumerate(kernel, -reach):
-        band += value * np.eye(n, k=k)
+    band = _band(image.shape[0], sigma)
     return np.asarray(band @ image @ band.T)
 
 
@@ -120,36 +123,59 @@ def pair_density(yx_px: FloatArray, bins: Bins, spacing_px: float, wide: bool = 
         yx_px, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols, stride, bin_px, reach
     )
     smooth = _smooth(raw + raw[::-1, ::-1], SMOOTH_SPACINGS[soft] * BINS_PER_SPACING)
-    half = smooth.shape[0] // 2
-    span = np.maximum(yx_px.max(axis=0) - yx_px.min(axis=0), spacing_px)
-    away = np.abs(np.arange(-half, half + 1)) * bin_px
-    seen = np.outer(np.maximum(1 - away / span[0], 0.2), np.maximum(1 - away / span[1], 0.2))
-    share = smooth / (2 * sources * seen)
-    radius = np.hypot(away[:, None], away[None, :])
-    chance = float(share[(radius > 1.2 * spacing_px) & (radius < reach - spacing_px)].mean())
-    return PairDensity(share - chance, bin_px, reach, float(np.sqrt(chance / (2 * sources))))
+    low, high = extent(yx_px)
+    chance = _take_chance(smooth, sources, np.maximum(high - low, spacing_px), bin_px, 1.2 * spacing_px, reach - spacing_px)
+    return PairDensity(smooth, bin_px, reach, float(np.sqrt(chance / (2 * sources))))
+
+
+@numba.njit(nogil=True, cache=True)
+def _take_chance(height, sources, span, bin_px, least, most):  # type: ignore[no-untyped-def]
+    """Turn numbers of pairs, in place, into shares of columns above chance; returns what chance alone gives."""
+    half = len(height) // 2
+    total, count = 0.0, 0
+    for i in range(len(height)):
+        y = abs(i - half) * bin_px
+        for j in range(len(height)):
+            x = abs(j - half) * bin_px
+            height[i, j] /= 2 * sources * max(1 - y / span[0], 0.2) * max(1 - x / span[1], 0.2)
+            if least * least < y * y + x * x < most * most:
+                total += height[i, j]
+                count += 1
+    chance = total / max(count, 1)
+    height -= chance
+    return chance
+
+
+@numba.njit(nogil=True, cache=True)
+def _tops(h):  # type: ignore[no-untyped-def]
+    """Positive local maxima in the lower half-plane, rows (y, x, height) in bins from the middle, by a parabola per axis."""
+    half = len(h) // 2
+    found = []
+    for i in range(half, len(h) - 1):
+        for j in range(1, len(h) - 1):
+            if (i == half and j <= half) or not h[i, j] > 0:
+                continue
+            top = True
+            for v in range(i - 1, i + 2):
+                for u in range(j - 1, j + 2):
+                    top &= h[i, j] >= h[v, u]
+            if top:
+                y, x = float(i - half), float(j - half)
+                bend_y = h[i - 1, j] - 2 * h[i, j] + h[i + 1, j]
+                bend_x = h[i, j - 1] - 2 * h[i, j] + h[i, j + 1]
+                y += 0.5 * (h[i - 1, j] - h[i + 1, j]) / bend_y if bend_y < 0 else 0.0
+                x += 0.5 * (h[i, j - 1] - h[i, j + 1]) / bend_x if bend_x < 0 else 0.0
+                found.append((y, x, h[i, j]))
+    out = np.empty((len(found), 3))
+    for k in range(len(found)):
+        out[k, 0], out[k, 1], out[k, 2] = found[k]
+    return out
 
 
 def _peaks(density: PairDensity, spacing_px: float) -> tuple[FloatArray, FloatArray]:
     """Local maxima in one half-plane, shortest first: differences (M, 2) in pixels and their heights (M,)."""
-    h, half = density.height, density.half
-    inner = h[1:-1, 1:-1]
-    top = np.ones(inner.shape, bool)
-    for dy in (0, 1, 2):
-        for dx in (0, 1, 2):
-            if (dy, dx) != (1, 1):
-                top &= inner >= h[dy : dy + inner.shape[0], dx : dx + inner.shape[1]]
-    ij = np.argwhere(top & (inner > 0)) + 1
-    ij = ij[(ij[:, 0] > half) | ((ij[:, 0] == half) & (ij[:, 1] > half))]
-    found = []
-    for i, j in ij:
-        around = h[i - 1 : i + 2, j - 1 : j + 2]
-        shift = []
-        for before, here, after in (around[:, 1], around[1, :]):
-            bend = before - 2 * here + after
-            shift.append(0.5 * (before - after) / bend if bend < 0 else 0.0)
-        found.append((*((np.array([i, j]) - half + shift) * density.bin_px), h[i, j]))
-    peaks = np.array(found).reshape(-1, 3)
+    peaks = _tops(density.height)
+    peaks[:, :2] *= density.bin_px
     length = np.hypot(peaks[:, 0], peaks[:, 1])
     keep = (length > 0.6 * spacing_px) & (length < density.reach_px - 2 * density.bin_px)
     peaks = peaks[keep][np.argsort(length[keep], kind="stable")]

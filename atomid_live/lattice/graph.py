@@ -6,12 +6,13 @@ import numba
 import numpy as np
 
 from atomid_live.lattice.basis import Basis
-from atomid_live.lattice.grid import Bins
+from atomid_live.lattice.grid import Bins, only_bins
 from atomid_live.types import FloatArray, IntArray
 
 TOLERANCE_OF_A = 0.2
 TOLERANCE_OF_SPACING = 0.35
 REFINING = 1500
+MEASURED = 2500
 PLACE_REACH_OF_B = 1.2
 STEPS = np.array([[1, 0], [0, 1], [1, 1]], np.int64)
 
@@ -84,8 +85,8 @@ def _walk(ahead, back, steps):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _place(yx, member, cell, inverse, radius, ask, order, start, size, low_y, low_x, rows, cols):  # type: ignore[no-untyped-def]
-    """Fractional cell of each asked column, averaged over the member columns within `radius`, and how many they were."""
+def _place(yx, cell, inverse, radius, ask, order, start, size, low_y, low_x, rows, cols):  # type: ignore[no-untyped-def]
+    """Fractional cell of each asked column, averaged over the columns in the bins within `radius`, and how many they were."""
     n = len(yx)
     place = np.full((n, 2), np.nan)
     seen = np.zeros(n, np.int64)
@@ -99,7 +100,7 @@ def _place(yx, member, cell, inverse, radius, ask, order, start, size, low_y, lo
         for r in range(max(0, r0 - span), min(rows, r0 + span + 1)):
             for k in range(start[r * cols + max(0, c0 - span)], start[r * cols + min(cols, c0 + span + 1)]):
                 j = order[k]
-                if member[j] and j != i:
+                if j != i:
                     dy, dx = yx[i, 0] - yx[j, 0], yx[i, 1] - yx[j, 1]
                     if dy * dy + dx * dx <= radius * radius:
                         sum_i += inverse[0, 0] * dy + inverse[0, 1] * dx + cell[j, 0]
@@ -128,7 +129,9 @@ def link_columns(yx_px: FloatArray, bins: Bins, basis: Basis, spacing_px: float)
         mean = []
         for v, guess in enumerate((a, b)):
             i = np.flatnonzero(ahead[v] >= 0)
-            mean.append(np.median(yx_px[ahead[v][i]] - yx_px[i], axis=0) if len(i) else guess)
+            i = i[:: -(-len(i) // MEASURED) or 1]
+            step = yx_px[ahead[v][i]] - yx_px[i]
+            mean.append(np.array([np.median(step[:, 0]), np.median(step[:, 1])]) if len(i) else guess)
         basis = Basis(mean[0], mean[1], basis.height)
     return basis, ahead, back
 
@@ -155,7 +158,8 @@ def place_near(
     """Fractional cell (N, 2) of the asked columns as seen from member columns within 1.2 |b|, and how many those are (N,)."""
     radius = PLACE_REACH_OF_B * float(np.hypot(*basis.b_yx_px))
     inverse = np.linalg.inv(basis.matrix)
+    bins = only_bins(yx_px, bins, np.flatnonzero(member))
     place, seen = _place(
-        yx_px, member, cell, inverse, radius, ask, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols
+        yx_px, cell, inverse, radius, ask, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols
     )
     return place, seen

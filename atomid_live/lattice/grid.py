@@ -44,17 +44,33 @@ def _sort(yx, size, low_y, low_x, rows, cols):  # type: ignore[no-untyped-def]
     return order, start
 
 
+@numba.njit(nogil=True, cache=True)
+def extent(yx):  # type: ignore[no-untyped-def]
+    """Lowest and highest coordinates, shape (2,) each."""
+    low, high = yx[0].copy(), yx[0].copy()
+    for i in range(len(yx)):
+        for c in range(2):
+            low[c], high[c] = min(low[c], yx[i, c]), max(high[c], yx[i, c])
+    return low, high
+
+
 MAX_BINS = 4_000_000
 
 
 def sort_into_bins(yx_px: FloatArray, size_px: float) -> Bins:
     """Sort positions (N, 2), N >= 1, into bins of `size_px` pixels; bins grow where far outliers would ask for millions."""
-    low = yx_px.min(axis=0)
-    span = yx_px.max(axis=0) - low
+    low, high = extent(yx_px)
+    span = high - low
     size_px = max(size_px, 1e-6, float(np.sqrt(span[0] * span[1] / MAX_BINS)), float(span.max()) / MAX_BINS)
     rows, cols = (int(s / size_px) + 1 for s in span)
     order, start = _sort(yx_px, size_px, low[0], low[1], rows, cols)
     return Bins(order, start, size_px, (float(low[0]), float(low[1])), rows, cols)
+
+
+def only_bins(yx_px: FloatArray, bins: Bins, some: IntArray) -> Bins:
+    """Return the same bins holding only the columns numbered in `some`."""
+    order, start = _sort(yx_px[some], bins.size_px, *bins.low_yx_px, bins.rows, bins.cols)
+    return bins._replace(order=some[order], start=start)
 
 
 @numba.njit(nogil=True, cache=True)
