@@ -168,10 +168,7 @@ def as_text(score: SessionScore) -> str:
         f"the others within {score.drift_rms_px:.3f} px rms per axis",
     ]
     if np.isfinite(score.strain_rms):
-        slope = (
-            f"slope {score.strain_slope:.3f} ± {score.strain_slope_sem:.3f} of measured over applied, "
-            if np.isfinite(score.strain_slope)
-            else ""
-        )
+        known = np.isfinite(score.strain_slope)
+        slope = f"slope {score.strain_slope:.3f} ± {score.strain_slope_sem:.3f} of measured over applied, " if known else ""
         lines.append(f"strain        {slope}frame means within {100 * score.strain_rms:.3f} % rms (hydrostatic)")
     return "\n".join(lines)
