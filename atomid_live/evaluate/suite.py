@@ -100,6 +100,7 @@ class Outcome:
     """All numbers of a run, who could not take part, and how many images are the stored ones ("same", "changed", "unknown")."""
 
     plan: Plan
+    ours: tuple[str, ...]
     simulated: tuple[Row, ...] = field(repr=False)
     real: tuple[Row, ...] = field(repr=False)
     absent: tuple[str, ...] = ()
@@ -205,9 +206,36 @@ def run_suite(plan: Plan, tell: Tell = lambda text: None) -> Outcome:
             tell(f"{perf_counter() - begun:6.0f} s  real frames")
             for image in labelled(plan.real_data):
                 referee.show(image, True, with_chance=True)
-    return Outcome(plan, tuple(simulated), tuple(referee.rows), tuple(absent), dict(hashes))
+    return Outcome(plan, tuple(each.name for each in ours), tuple(simulated), tuple(referee.rows), tuple(absent), dict(hashes))
 
 
 def run_scenes(plan: Plan, tell: Tell = lambda text: None) -> list[Row]:
     """Rows of the simulated scenes alone."""
     return list(run_suite(replace(plan, real_data=None), tell).simulated)
+
+
+def evaluate_suite(
+    plan: Plan, *, page: Path | None = None, json_path: Path | None = None, tell: Tell = lambda text: None
+) -> Outcome:
+    """Run a plan and write what it found.
+
+    Parameters
+    ----------
+    plan : Plan
+    page : Path or None
+        Results page (docs/results.md) whose marked section is written anew.
+    json_path : Path or None
+        File for every number.
+    tell : callable
+        Told of progress, a line at a time.
+
+    Raises
+    ------
+    UsageError
+        Unknown scene, model or rival; no such folder; a page without its markers.
+    """
+    from atomid_live.evaluate.report import write_outcome
+
+    outcome = run_suite(plan, tell)
+    write_outcome(outcome, page, json_path)
+    return outcome

@@ -17,7 +17,7 @@ from atomid_live.evaluate.scenes.truth import SceneImage
 from atomid_live.evaluate.scoring import Answer, spacing_of
 
 WORKER = Path(__file__).resolve().parents[3] / "scripts" / "atomap_worker.py"
-SEPARATIONS = (0.4, 0.55, 0.7)
+SEPARATIONS = (0.4, 0.55, 0.7, 1.0)
 
 
 def absent_reason(python: Path | None) -> str:
@@ -73,7 +73,7 @@ class Atomap:
         return answer
 
     def __call__(self, scene: SceneImage) -> Answer:
-        """Columns at the best of three separations, with and without principal components."""
+        """Columns at the best of four separations, with and without principal components."""
 
         def tries() -> Iterator[Answer]:
             path = Path(self._folder.name) / "image.npy"
