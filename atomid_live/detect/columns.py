@@ -15,6 +15,7 @@ from atomid_live.types import NAN, Detections, FloatArray, IntArray
 
 CROWDED_SIGMA = 3.0
 MERGED_SIGMA = 1.3
+TYPICAL_SIGMA = 5.5
 
 
 def _neighbours(yx: FloatArray, typical_px: float) -> FloatArray:
@@ -65,6 +66,13 @@ def _flags(refined: Refined, prepared: Prepared, nearest: FloatArray) -> IntArra
     return flags
 
 
+def _reading_order(yx: FloatArray) -> IntArray:
+    """Order by (y, x)."""
+    order = np.argsort(yx[:, 0], kind="stable")
+    y = yx[order, 0]
+    return np.lexsort((yx[:, 1], yx[:, 0])) if (y[1:] == y[:-1]).any() else order
+
+
 def _odd(spacing_px: float, plane_px: float) -> bool:
     """Nearest neighbours are 0.6 (honeycomb) to 1.2 (hexagonal) plane distances apart; twice that leaves room for bases."""
     return bool(np.isfinite(plane_px) and np.isfinite(spacing_px) and not 0.35 < spacing_px / plane_px < 2.0)
@@ -80,6 +88,7 @@ def collect(
     plane_px: float = NAN,
     faintest_part: float = 0.0,
     fit_width: bool = True,
+    first: FloatArray | None = None,
 ) -> Detections:
     """Refine candidates on the raw pixels and put the frame's answer together.
 
@@ -102,6 +111,8 @@ def collect(
         the noise of a hole as large as columns.
     fit_width : bool
         Improve the width on all columns together; in noisy frames it would shrink towards the noise that was picked.
+    first : ndarray, shape (N, 3), float64, or None
+        y, x and height of a quick fit of the candidates, if there was one.
 
     Returns
     -------
@@ -110,18 +121,20 @@ def collect(
     """
     if len(yx_px) == 0:
         return Detections.empty(int(Flag.EMPTY) | prepared.frame_flags, column_sigma_px)
-    refined = refine(prepared.image, yx_px, column_sigma_px, fit_width=fit_width)
+    refined = refine(prepared.image, yx_px, column_sigma_px, fit_width=fit_width, first=first)
     sigma = refined.column_sigma_px
     yx = refined.yx_px
-    nearest = _neighbours(yx, 4.0 * sigma)
+    nearest = _neighbours(yx, TYPICAL_SIGMA * sigma)
     keep = _unmerged(yx, score, nearest, MERGED_SIGMA * sigma if least_px is None else least_px)
+    # a peak on the border whose column lies beyond it is no column of this frame
+    keep &= ~refined.outside
     keep &= ~(refined.amplitude < faintest_part * np.median(refined.amplitude))
-    order = np.flatnonzero(keep)[np.lexsort((yx[keep, 1], yx[keep, 0]))]
+    order = np.flatnonzero(keep)[_reading_order(yx[keep])]
     picked = Refined(
         yx[order], refined.sigma_yx_px[order], refined.amplitude[order], refined.background[order], refined.noise[order],
         refined.failed[order], refined.at_edge[order], sigma,
     )  # fmt: skip
-    nearest = nearest[order] if keep.all() else _neighbours(picked.yx_px, 4.0 * sigma)
+    nearest = nearest[order] if keep.all() else _neighbours(picked.yx_px, TYPICAL_SIGMA * sigma)
     spacing = float(nearest.mean()) if len(nearest) > 1 else NAN
     frame_flags = prepared.frame_flags | (int(Flag.SPACING_ODD) if _odd(spacing, plane_px) else 0)
     flags = _flags(picked, prepared, nearest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import sqrt
 
 import numpy as np
@@ -16,7 +16,6 @@ from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola, parabola_height
 from atomid_live.detect.second_look import second_look
 from atomid_live.detect.spacing import SUPPRESS_SIGMA, Scale, estimate_scale, sparse_noise
-from atomid_live.detect.spectrum import measure_spectrum
 from atomid_live.errors import UsageError
 from atomid_live.flags import Flag
 from atomid_live.settings import DetectSettings, FrameSettings
@@ -74,7 +73,8 @@ def _response(level: Level, column_sigma_px: float, scale: Scale) -> tuple[Image
     """
     here = level.sigma_px(column_sigma_px)
     if scale.kind == "lattice":
-        return band_pass(level.image, here), measure_spectrum(level.image).level(here)
+        response = band_pass(level.image, here)
+        return response, float(response[::2, ::2].std()) * sqrt(scale.noise_fraction)
     response = band_pass(level.contrast, here)
     return response, sparse_noise(response, level.contrast, here)
 
@@ -98,13 +98,34 @@ def _strong(height: FloatArray) -> FloatArray:
     if not len(height):
         return height
     place = len(height) - 1 - len(height) // 20
-    return height[height > 0.3 * np.partition(height, place)[place]]
+    return np.asarray(height[height > 0.3 * np.partition(height, place)[place]])
 
 
-def candidates(
-    level: Level, column_sigma_px: float, scale: Scale, threshold: float | None
-) -> tuple[FloatArray, FloatArray]:
-    """Columns of a frame: positions (N, 2) in its pixels, and scores (N,) with 0.5 at the automatic threshold.
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Columns of a frame before they are refined.
+
+    Attributes
+    ----------
+    yx_px : ndarray, shape (N, 2), float64
+        In pixels of the frame.
+    score : ndarray, shape (N,), float64
+        0.5 at the automatic threshold.
+    first : ndarray, shape (N, 3), float64, or None
+        y, x and height of a quick fit, where there was one.
+    """
+
+    yx_px: FloatArray = field(repr=False)
+    score: FloatArray = field(repr=False)
+    first: FloatArray | None = field(default=None, repr=False)
+
+    def take(self, which: NDArray[np.bool_]) -> Candidates:
+        """Some of them."""
+        return Candidates(self.yx_px[which], self.score[which], None if self.first is None else self.first[which])
+
+
+def candidates(level: Level, column_sigma_px: float, scale: Scale, threshold: float | None) -> Candidates:
+    """Columns of a frame.
 
     Parameters
     ----------
@@ -121,19 +142,22 @@ def candidates(
     yx, _ = find_peaks(response, FLOOR_Z * noise if threshold is None else 0.0, radius)
     height = parabola_height(response, yx)
     low, high = automatic_threshold(_strong(height), noise, scale)
-    keep = height >= low * (1.0 if threshold is None else threshold / max(1.0 - threshold, 1e-9))
+    if threshold is not None:
+        ratio = height / max(low, 1e-12)
+        found = Candidates(level.to_frame(parabola(response, yx)), ratio / (1.0 + ratio))
+        return found.take(found.score >= threshold)
+    keep = height >= low
     ratio, place, sure = height[keep] / max(low, 1e-12), parabola(response, yx[keep]), height[keep] >= high
-    if threshold is None and scale.kind == "lattice" and len(place):
-        place, ratio = second_look(level, column_sigma_px, place, radius, scale.noise_fraction < CLEAN_FRACTION)
-        place, ratio = place[ratio >= 1.0], ratio[ratio >= 1.0]
+    first = None
+    if scale.kind == "lattice" and len(place):
+        place, ratio, first = second_look(level, column_sigma_px, place, radius, scale.noise_fraction < CLEAN_FRACTION)
+        first[:, :2] = level.to_frame(first[:, :2])
         sure = ratio > SURE_TIMES
-    place = level.to_frame(place)
-    score = ratio / (1.0 + ratio)
-    if threshold is None:
-        # peaks of noise crowd the spacing that was seen; the spectrum's planes are the safer measure of who is near
-        company = _supported(place, sure, float(np.fmax(scale.spacing_px, scale.plane_px)))
-        place, score = place[company], score[company]
-    return place, score
+    found = Candidates(level.to_frame(place), ratio / (1.0 + np.maximum(ratio, 0.0)), first)
+    enough = ratio >= 1.0
+    found, sure = found.take(enough), sure[enough]
+    # peaks of noise crowd the spacing that was seen; the spectrum's planes are the safer measure of who is near
+    return found.take(_supported(found.yx_px, sure, float(np.fmax(scale.spacing_px, scale.plane_px))))
 
 
 class DogDetector:
@@ -165,14 +189,14 @@ class DogDetector:
         if prepared.image is not levels.pixels:
             levels = Levels(prepared.image)
         sigma = scale.column_sigma_px
-        places, score = candidates(levels.fitting(sigma), sigma, scale, self._detect.threshold)
+        found = candidates(levels.fitting(sigma), sigma, scale, self._detect.threshold)
         least = None
         if self._detect.min_separation is not None:
             least = separation_px(self._detect.min_separation, scale.spacing_px, frame.pixel_size_yx_nm)
         faintest = FAINTEST_PART if scale.kind == "lattice" and self._detect.threshold is None else 0.0
         return collect(
-            prepared, places, score, sigma, least_px=least, plane_px=scale.plane_px, faintest_part=faintest,
-            fit_width=scale.noise_fraction < CLEAN_FRACTION,
+            prepared, found.yx_px, found.score, sigma, least_px=least, plane_px=scale.plane_px, faintest_part=faintest,
+            fit_width=scale.noise_fraction < CLEAN_FRACTION, first=found.first,
         )  # fmt: skip
 
     def warm_up(self, shape: tuple[int, int]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.detect.local_contrast import local_contrast
-from atomid_live.detect.resample import Resampled, binned
+from atomid_live.detect.resample import binned
 from atomid_live.types import FloatArray
 
 Image = NDArray[np.float32]

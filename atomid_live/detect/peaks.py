@@ -19,9 +19,7 @@ def _inner_maximum(image: Image, r: int, c: int) -> bool:
     v = image[r, c]
     if image[r, c - 1] >= v or image[r, c + 1] > v or image[r - 1, c] >= v or image[r + 1, c] > v:
         return False
-    return not (
-        image[r - 1, c - 1] >= v or image[r - 1, c + 1] >= v or image[r + 1, c - 1] > v or image[r + 1, c + 1] > v
-    )
+    return not (image[r - 1, c - 1] >= v or image[r - 1, c + 1] >= v or image[r + 1, c - 1] > v or image[r + 1, c + 1] > v)
 
 
 @njit(nogil=True, cache=True)

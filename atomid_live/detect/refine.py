@@ -20,7 +20,13 @@ Image = NDArray[np.float32]
 # half side of the square window; its area is that of a circle of two widths
 WINDOW_SIGMA = 1.77
 SANDWICH = 0.7
-MODEL_SIGMA = 4.0
+MODEL_SIGMA = 3.6
+FARTHEST_SIGMA = 0.8
+STILL_SIGMA = 0.12
+POOLED = 800
+FAILED_SIGMA = 0.6
+MOST_COLOUR, FEW_COLUMNS = 3.0, 20.0
+LOW_DOSE, MOST_LOW_DOSE = 25.0, 1.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +43,8 @@ class Refined:
         The fit left its neighbourhood (the start position is returned); the window was cut by the border.
     column_sigma_px : float
         Width used in the last pass.
+    outside : ndarray, shape (N,), bool
+        The fit failed because it left the frame: the column's centre lies beyond the border.
     """
 
     yx_px: FloatArray = field(repr=False)
@@ -47,6 +55,7 @@ class Refined:
     failed: NDArray[np.bool_] = field(repr=False)
     at_edge: NDArray[np.bool_] = field(repr=False)
     column_sigma_px: float = float("nan")
+    outside: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_), repr=False)
 
 
 @njit(nogil=True, cache=True)
@@ -131,6 +140,44 @@ def _errors(
 
 
 @njit(nogil=True, cache=True, fastmath=True)
+def _pool(
+    patch: Image, box: tuple[int, int, int, int], gy: Image, dy: Image, gx: Image, dx: Image, fit: FloatArray, out: FloatArray
+) -> None:
+    """Add to `out` what shows common errors of a row's pixels.
+
+    Squared row sums of the residual times the derivative along y and x, the same pixel by pixel, products of residuals one row
+    apart, and squares; each in units of the column's mean square.
+    """
+    top, bottom, left, right = box
+    amplitude, background = np.float32(fit[0]), np.float32(fit[1])
+    s0y = s0x = s1y = s1x = lag = square = 0.0
+    for k in range(top, bottom):
+        a = amplitude * gy[k]
+        row_y = row_x = 0.0
+        for j in range(left, right):
+            e = patch[k, j] - background - a * gx[j]
+            wy, wx = gy[k] * dy[k] * gx[j], gy[k] * gx[j] * dx[j]
+            row_y += e * wy
+            row_x += e * wx
+            s0y += e * e * wy * wy
+            s0x += e * e * wx * wx
+            square += e * e
+            if k + 1 < bottom:
+                lag += e * (patch[k + 1, j] - background - amplitude * gy[k + 1] * gx[j])
+        s1y += row_y * row_y
+        s1x += row_x * row_x
+    if square > 0.0:
+        unit = (bottom - top) * (right - left) / square
+        out[0] += s0y * unit
+        out[1] += s1y * unit
+        out[2] += s0x * unit
+        out[3] += s1x * unit
+        out[4] += lag * unit
+        out[5] += square * unit
+        out[6] += 1.0
+
+
+@njit(nogil=True, cache=True, fastmath=True)
 def _cut(
     image: Image,
     model: Image,
@@ -156,11 +203,16 @@ def _cut(
 
 @njit(nogil=True, cache=True, fastmath=True)
 def _fit(
-    image: Image, model: Image, start: FloatArray, held: FloatArray, sigma: float, reach: float, steps: int, out: FloatArray
-) -> None:
-    """Fit each column; rows of `out`: y, x, A, b, pixel noise, var_y, var_x, ok, edge. `held`: y, x, A rendered in `model`."""
+    image: Image, model: Image, start: FloatArray, held: FloatArray, sigma: float, steps: int, peak: FloatArray,
+    out: FloatArray, pool: FloatArray,
+) -> None:  # fmt: skip
+    """Fit each column; rows of `out`: y, x, A, b, pixel noise, var_y, var_x, ok, edge. `held`: y, x, A rendered in `model`.
+
+    A fit must stay within 0.8 widths of `peak` and on the frame. Errors are worked out when `pool` has a length; it takes
+    the sums of `_pool`.
+    """
     rows, cols = image.shape
-    half = int(reach * sigma + 0.5)
+    half = max(2, int(WINDOW_SIGMA * sigma))
     side = 2 * half + 1
     gy, gx, dy, dx = (
         np.empty(side, np.float32),
@@ -171,6 +223,7 @@ def _fit(
     line, bent = np.empty(side, np.float32), np.empty(side, np.float32)
     patch = np.empty((side, side), np.float32)
     m, v, sy, sx, rest = np.empty((4, 4)), np.empty(4), np.empty(5), np.empty(5), np.empty(3)
+    stride = 1 + len(start) // POOLED
     for n in range(len(start)):
         y, x = start[n, 0], start[n, 1]
         r0, c0 = int(np.floor(y + 0.5)) - half, int(np.floor(x + 0.5)) - half
@@ -178,8 +231,9 @@ def _fit(
         left, right = max(0, -c0), min(side, cols - c0)
         high, wide = bottom - top, right - left
         out[n, 8] = high < side or wide < side
-        _profile(held[n, 0], r0, sigma, gy, dy)
-        _profile(held[n, 1], c0, sigma, gx, dx)
+        if held[n, 2] > 0.0:
+            _profile(held[n, 0], r0, sigma, gy, dy)
+            _profile(held[n, 1], c0, sigma, gx, dx)
         _cut(image, model, (r0, c0), (top, bottom, left, right), held[n, 2], gy, gx, patch)
         v[0] = v[1] = 0.0
         ok = high * wide > 8
@@ -189,8 +243,10 @@ def _fit(
             for j in range(left, right):
                 part += patch[k, j]
             total += float(part)
-        for _step in range(steps):
-            if not ok:
+        step_y = step_x = sigma
+        outside = False
+        for step in range(steps):
+            if not ok or (step > 0 and abs(step_y) + abs(step_x) < STILL_SIGMA * sigma):
                 break
             _profile(y, r0, sigma, gy, dy)
             _profile(x, c0, sigma, gx, dx)
@@ -216,14 +272,24 @@ def _fit(
             v[0], v[1], v[2], v[3] = tg, total, tgy, tgx
             ok = _solve4(m, v) and v[0] > 0.0
             if ok:
-                y += min(max(sigma * v[2] / v[0], -0.5 * sigma), 0.5 * sigma)
-                x += min(max(sigma * v[3] / v[0], -0.5 * sigma), 0.5 * sigma)
-                ok = (y - start[n, 0]) ** 2 + (x - start[n, 1]) ** 2 <= (1.2 * sigma) ** 2
-        out[n, 0], out[n, 1], out[n, 2], out[n, 3], out[n, 7] = start[n, 0], start[n, 1], v[0], v[1], ok
+                step_y = min(max(sigma * v[2] / v[0], -0.5 * sigma), 0.5 * sigma)
+                step_x = min(max(sigma * v[3] / v[0], -0.5 * sigma), 0.5 * sigma)
+                y += step_y
+                x += step_x
+                ok = (y - peak[n, 0]) ** 2 + (x - peak[n, 1]) ** 2 <= (FARTHEST_SIGMA * sigma) ** 2
+                if not (-0.5 <= y <= rows - 0.5 and -0.5 <= x <= cols - 0.5):
+                    ok, outside = False, True
+        out[n, 0], out[n, 1], out[n, 2], out[n, 3] = peak[n, 0], peak[n, 1], max(v[0], 0.0), v[1]
+        out[n, 7] = -1.0 if outside else (1.0 if ok else 0.0)
         if not ok:
             continue
         out[n, 0], out[n, 1] = y, x
-        _errors(patch, (top, bottom, left, right), gy, dy, gx, dx, v, rest)
+        if not len(pool):
+            continue
+        box = (top, bottom, left, right)
+        _errors(patch, box, gy, dy, gx, dx, v, rest)
+        if n % stride == 0 and not out[n, 8]:
+            _pool(patch, box, gy, dy, gx, dx, v, pool)
         pixels = high * wide
         free = max(pixels - 4, 1)
         out[n, 4] = sqrt(rest[0] / free)
@@ -259,7 +325,7 @@ def _render(columns: FloatArray, sigma: float, model: Image) -> None:
 def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -> float:
     """Newton step of the common width on what `model` leaves, heights and backgrounds free."""
     rows, cols = image.shape
-    half = int(WINDOW_SIGMA * sigma + 0.5)
+    half = max(2, int(WINDOW_SIGMA * sigma))
     side = 2 * half + 1
     gy, gx, dy, dx = (
         np.empty(side, np.float32),
@@ -306,23 +372,28 @@ def _strongest(columns: FloatArray, count: int = 400) -> FloatArray:
     return columns[np.argpartition(-columns[:, 2], count)[:count]]
 
 
-def first_fit(
-    image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool
-) -> tuple[Image, FloatArray]:
-    """One quick fit of columns at `yx_px` (N, 2): their image (shape of `image`, no background), and their heights (N,)."""
+def first_fit(image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool) -> tuple[Image, FloatArray, float]:
+    """One quick fit of columns at `yx_px` (N, 2): their image without background, (N, 3) of y, x, height, and their width."""
     out = np.zeros((len(yx_px), 9))
     model = np.zeros_like(image)
-    _fit(image, model, np.ascontiguousarray(yx_px), np.zeros((len(yx_px), 3)), column_sigma_px, WINDOW_SIGMA, 1, out)
-    held = np.where(out[:, 7:8] > 0, out[:, :3], 0.0)
+    start, sigma = np.ascontiguousarray(yx_px), column_sigma_px
+    _fit(image, model, start, np.zeros((len(start), 3)), column_sigma_px, 1, start, out, np.empty(0))
+    # where a column is a few pixels wide, its peak is a better place than a fit that its neighbours pull
+    held = np.column_stack([start, np.where(out[:, 7] > 0, out[:, 2], 0.0)])
     _render(held, column_sigma_px, model)
-    sigma = column_sigma_px
     for _ in range(2 if fit_width else 0):
         held, sigma, model = _rewiden(held, model, sigma, _width_step(image, model, _strongest(held), sigma))
-    return model, held[:, 2]
+    return model, held, sigma
 
 
 def refine(
-    image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool = True, subtract: bool = True
+    image: Image,
+    yx_px: FloatArray,
+    column_sigma_px: float,
+    *,
+    fit_width: bool = True,
+    subtract: bool = True,
+    first: FloatArray | None = None,
 ) -> Refined:
     """Fit every column on the raw pixels.
 
@@ -338,6 +409,8 @@ def refine(
         Improve the width by one step over all columns (needs `subtract`).
     subtract : bool
         Second pass with the neighbours of the first taken away; without it the fit is quicker and leans towards neighbours.
+    first : ndarray, shape (N, 3), float64, or None
+        y, x and height of an earlier fit; saves the first pass.
 
     Returns
     -------
@@ -347,10 +420,13 @@ def refine(
     out = np.zeros((count, 9))
     if count == 0:
         none = np.zeros(0, np.bool_)
-        return Refined(np.empty((0, 2)), np.empty((0, 2)), out[:, 2], out[:, 3], out[:, 4], none, none, column_sigma_px)
+        return Refined(np.empty((0, 2)), np.empty((0, 2)), out[:, 2], out[:, 3], out[:, 4], none, none, column_sigma_px, none)
     start, sigma = np.ascontiguousarray(yx_px, np.float64), float(column_sigma_px)
-    model = np.zeros_like(image)
-    _fit(image, model, start, np.zeros((count, 3)), sigma, WINDOW_SIGMA, 2, out)
+    model, pool = np.zeros_like(image), np.zeros(7)
+    if first is None or not subtract:
+        _fit(image, model, start, np.zeros((count, 3)), sigma, 1 if subtract else 2, start, out, pool[: 0 if subtract else 7])
+    else:
+        out[:, :3], out[:, 7] = first, first[:, 2] > 0
     if subtract:
         held = np.where(out[:, 7:8] > 0, out[:, :3], 0.0)
         _render(held, sigma, model)
@@ -358,14 +434,33 @@ def refine(
             step = _width_step(image, model, _strongest(held), sigma)
             held, sigma, model = _rewiden(held, model, sigma, step)
         second = np.zeros_like(out)
-        _fit(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, WINDOW_SIGMA, 2, second)
-        far = np.hypot(*(second[:, :2] - start).T) > 1.5 * sigma
-        second[far, :2], second[far, 7] = start[far], 0.0
+        _fit(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, 2, start, second, pool)
         out = second
-    failed = out[:, 7] == 0
-    error = np.sqrt(out[:, 5:7])
-    error[failed] = np.nan
-    return Refined(out[:, :2].copy(), error, out[:, 2], out[:, 3], out[:, 4], failed, out[:, 8] > 0, sigma)
+    failed = out[:, 7] <= 0
+    variance = out[:, 5:7] * _common(pool, 2 * max(2, int(WINDOW_SIGMA * sigma)) + 1)
+    # least squares miss their bound where noise moves the fit by a good part of the width (measured on simulated crystals)
+    error = np.sqrt(variance * (1.0 + np.minimum(LOW_DOSE * variance / sigma**2, MOST_LOW_DOSE)))
+    # a Gaussian that fits the pixels without any residual is a coincidence; a failed fit may be off by as much as it may move
+    error = np.maximum(error, 1e-3)
+    error[failed] = np.maximum(FAILED_SIGMA * sigma, 2.0 * np.median(error[~failed], axis=0) if not failed.all() else 0.0)
+    return Refined(out[:, :2].copy(), error, out[:, 2], out[:, 3], out[:, 4], failed, out[:, 8] > 0, sigma, out[:, 7] < 0)
+
+
+def _common(pool: FloatArray, side: int) -> FloatArray:
+    """Factors on the variances along y and x for errors that pixels have in common: row jitter, and noise with a colour.
+
+    The variance of a row's sum over that of its pixels' own errors shows what a row has in common; the correlation of
+    residuals one row apart shows the colour along y. Both are reduced by the fit itself, on white noise by the terms in the
+    window's side below (measured for widths of 1.2 to 7 px).
+    """
+    columns = pool[6]
+    if columns < 1 or pool[0] <= 0.0 or pool[2] <= 0.0 or pool[5] <= 0.0:
+        return np.ones(2)
+    rows = np.array([pool[1] / pool[0] / (1.0 - 1.9 / side), pool[3] / pool[2] / (1.0 - 0.86 / side)])
+    colour = min(max(1.0 + 2.0 * (pool[4] / pool[5] + 3.2 / side**2), 1.0), MOST_COLOUR)
+    factor = np.clip(rows, 0.8, 6.0) * colour
+    weight = columns / (columns + FEW_COLUMNS)
+    return np.asarray(1.0 + weight * (factor - 1.0))
 
 
 def _rewiden(held: FloatArray, model: Image, sigma: float, step: float) -> tuple[FloatArray, float, Image]:

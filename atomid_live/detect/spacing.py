@@ -20,7 +20,7 @@ from atomid_live.detect.near import nearest_px as nearest
 from atomid_live.detect.peaks import find_peaks
 from atomid_live.detect.resample import CANONICAL_SIGMA_PX, Resampled, to_canonical
 from atomid_live.detect.spectrum import Spectrum, measure_spectrum
-from atomid_live.types import NAN, FloatArray, IntArray
+from atomid_live.types import NAN, IntArray
 
 Image = NDArray[np.float32]
 

@@ -19,6 +19,8 @@ Image = NDArray[np.float32]
 SPOT_RATIO = 10.0
 # half widths in rings of the hills that are cut, and how far above the line they start (natural logarithm)
 BRIDGE, BRIDGE_SLACK = (3, 5), 0.3
+# local contrast takes the rings within this
+FIRST_RING = 3
 # slower waves are contamination, thickness and edges
 LEAST_FREQUENCY = 1.0 / 42.0
 FIRST_SIGMA = 0.235
@@ -111,7 +113,13 @@ def _geometry(rows: int, cols: int) -> tuple[Image, NDArray[np.int64], FloatArra
     ring = np.minimum((radius * size + 0.5).astype(np.int64), size)
     window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(cols + 2)[1:-1]).astype(np.float32)
     # scan lines and hum put power on the axes, and the window spreads it over two samples on either side
-    open_ = (np.abs(fy) * rows > 2.5) & (np.abs(fx) * cols > 2.5) & (radius < 0.5) & (radius * size > 4) & (radius > LEAST_FREQUENCY)
+    open_ = (
+        (np.abs(fy) * rows > 2.5)
+        & (np.abs(fx) * cols > 2.5)
+        & (radius < 0.5)
+        & (radius * size > 4)
+        & (radius > LEAST_FREQUENCY)
+    )
     return window, ring, radius, open_, np.bincount(ring.ravel(), minlength=size + 1).astype(np.float64)
 
 
@@ -123,9 +131,10 @@ def _bridged(noise: FloatArray) -> FloatArray:
     logarithm = np.log(noise)
     out = logarithm.copy()
     for reach in BRIDGE:
-        if len(noise) > 2 * reach:
-            line = 0.5 * (logarithm[: -2 * reach] + logarithm[2 * reach :])
-            out[reach:-reach] = np.minimum(out[reach:-reach], line + BRIDGE_SLACK)
+        first = reach + FIRST_RING
+        if len(noise) > first + reach:
+            line = 0.5 * (logarithm[FIRST_RING : -2 * reach] + logarithm[first + reach :])
+            out[first:-reach] = np.minimum(out[first:-reach], line + BRIDGE_SLACK)
     return np.asarray(np.exp(out))
 
 
