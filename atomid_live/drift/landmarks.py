@@ -9,17 +9,28 @@ log-likelihood ratios against "nothing there" is the evidence, in nats.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atomid_live.drift.overlap import Image, lattice_residual, local_extremes, sample_cells, star_residual
+from atomid_live.drift.overlap import (
+    Image,
+    lattice_residual,
+    local_extremes,
+    sample_cells,
+    sharpness_map,
+    slope_samples,
+    star_residual,
+)
 from atomid_live.drift.periods import Periods
 
 FloatArray = NDArray[np.float64]
 
 LEAST_Z = 2.3
+SAMPLE_STRIDE = 3
+LEAST_SAMPLES = 200
 MOST_LANDMARKS = 240
 MOST_AT_FIRST = 700
 FEW_FRAMES = 3.0
@@ -137,33 +148,38 @@ def shrink(z: FloatArray) -> FloatArray:
 
 def find_landmarks(mean: Image, count: Image, periods: Periods | None) -> Landmarks:
     """Landmarks of a reference; without a lattice its own extremes."""
+    *_, found = search_landmarks(mean, count, periods)
+    return found or Landmarks()
+
+
+def search_landmarks(mean: Image, count: Image, periods: Periods | None) -> Iterator[Landmarks | None]:
+    """Like `find_landmarks` in three steps of like length, the last of which yields them."""
     most = MOST_AT_FIRST if float(count.mean()) < FEW_FRAMES else MOST_LANDMARKS
     if periods is None:
-        return _extremes_of(mean, mean, np.sqrt(count).astype(np.float32), None, most)
+        yield _extremes_of(mean, mean, np.sqrt(count).astype(np.float32), None, most)
+        return
     star = periods.star()
     # noise of the mean falls with the number of frames, so heights times sqrt(count) compare places of different age
     residual = lattice_residual(mean, star)
-    sharpness = (np.sqrt(count) / _relative_noise(mean - residual, residual * np.sqrt(count))).astype(np.float32)
-    return _extremes_of(residual, mean, sharpness, star, most)
+    yield None
+    sharpness = sharpness_map(mean, residual, count, _flank_noise(mean, residual, count))
+    yield None
+    yield _extremes_of(residual, mean, sharpness, star, most)
 
 
-def _relative_noise(perfect: Image, weighted: Image) -> Image:
-    """Noise of each pixel: shot noise everywhere, and on the flanks of columns what scan jitter makes of their slope.
+def _flank_noise(mean: Image, residual: Image, count: Image) -> float:
+    """How much scan jitter adds on the flanks of columns to the shot noise everywhere, per squared slope.
 
-    variance = c0 + c1 slope^2, from the median residual on flat and on steep pixels.
+    variance = c0 (1 + answer * slope^2), from the median residual on flat and on steep pixels.
     """
-    slope = np.zeros_like(perfect)
-    slope[1:-1, 1:-1] = (perfect[2:, 1:-1] - perfect[:-2, 1:-1]) ** 2 + (perfect[1:-1, 2:] - perfect[1:-1, :-2]) ** 2
-    some = weighted[::3, ::3] != 0
-    steep, size = slope[::3, ::3][some], np.abs(weighted[::3, ::3][some])
-    if len(size) < 200:
-        return np.ones_like(perfect)
-    low, high = np.quantile(steep, 0.3), np.quantile(steep, 0.8)
+    steep, size = slope_samples(mean, residual, count, SAMPLE_STRIDE)
+    if len(size) < LEAST_SAMPLES:
+        return 0.0
+    low, high = np.quantile(steep, (0.3, 0.8))
     flat, flank = steep <= low, steep >= high
     base = float(np.median(size[flat])) ** 2
     rise = (float(np.median(size[flank])) ** 2 - base) / max(float(steep[flank].mean() - steep[flat].mean()), 1e-12)
-    answer: Image = np.sqrt(np.maximum(1 + slope * np.float32(max(rise, 0.0) / max(base, 1e-12)), 1)).astype(np.float32)
-    return answer
+    return max(rise, 0.0) / max(base, 1e-12)
 
 
 def _extremes_of(residual: Image, mean: Image, sharpness: Image, star: FloatArray | None, most: int) -> Landmarks:

@@ -168,6 +168,43 @@ def lattice_residual(image: Image, translates_yx: NDArray[np.float64]) -> Image:
 
 
 @njit(nogil=True, cache=True)
+def slope_samples(mean: Image, residual: Image, count: Image, stride: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Squared slope of what repeats (mean - residual), and |residual| sqrt(count), at every `stride`-th pixel that has one."""
+    rows, cols = mean.shape
+    slope = np.empty((rows // stride + 1) * (cols // stride + 1), np.float32)
+    size = np.empty_like(slope)
+    number = 0
+    for y in range(stride, rows - 1, stride):
+        for x in range(stride, cols - 1, stride):
+            if residual[y, x] != 0:
+                gy = mean[y + 1, x] - residual[y + 1, x] - mean[y - 1, x] + residual[y - 1, x]
+                gx = mean[y, x + 1] - residual[y, x + 1] - mean[y, x - 1] + residual[y, x - 1]
+                slope[number] = gy * gy + gx * gx
+                size[number] = abs(residual[y, x]) * math.sqrt(count[y, x])
+                number += 1
+    return slope[:number], size[:number]
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def sharpness_map(mean: Image, residual: Image, count: Image, rise: float) -> Image:
+    """One over the noise of each pixel of a mean of `count` frames: sqrt(count / (1 + rise slope^2))."""
+    rows, cols = mean.shape
+    out = np.empty((rows, cols), np.float32)
+    part, one = np.float32(rise), np.float32(1)
+    for y in range(rows):
+        for x in range(cols):
+            out[y, x] = count[y, x]
+        if 0 < y < rows - 1:
+            for x in range(1, cols - 1):
+                gy = mean[y + 1, x] - residual[y + 1, x] - mean[y - 1, x] + residual[y - 1, x]
+                gx = mean[y, x + 1] - residual[y, x + 1] - mean[y, x - 1] + residual[y, x - 1]
+                out[y, x] /= one + part * (gy * gy + gx * gx)
+        for x in range(cols):
+            out[y, x] = np.sqrt(out[y, x])
+    return out
+
+
+@njit(nogil=True, cache=True)
 def local_extremes(image: Image, least: float, most: int) -> NDArray[np.int64]:
     """Pixels (y, x) whose absolute value exceeds `least` and all eight neighbours, in reading order, at most `most`."""
     found = np.empty((most, 2), np.int64)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from atomid_live.drift.landmarks import Landmarks, find_landmarks
+from atomid_live.drift.landmarks import Landmarks, find_landmarks, search_landmarks
 from atomid_live.drift.overlap import Image, accumulate
 from atomid_live.drift.periods import Periods
 from atomid_live.drift.register import Correlator, Pair, Spectrum
 
 MOST_FRAMES = 16
-REFRESH_AT = (1, 2, 3, 5, 8, 12)
+REFRESH_AT_ONCE = 3
+REFRESH_AT = (5, 8, 12)
 REFRESH_EVERY = 8
 
 
@@ -32,21 +34,28 @@ class Reference:
         self.periods: Periods | None = correlator.periods(spectrum)
         self.frames = 1
         self._stale = 0
+        self._search: Iterator[Landmarks | None] | None = None
         self.landmarks: Landmarks = find_landmarks(self.mean, self._count, self.periods)
 
     def prefer(self, periods: Periods | None) -> None:
         """Take lattice vectors from elsewhere (the columns) and look for landmarks again."""
         if periods is not None:
-            self.periods = periods
+            self.periods, self._search = periods, None
             self.landmarks = find_landmarks(self.mean, self._count, self.periods)
 
     def add(self, image: Image, shift_yx: Pair) -> None:
-        """Let an aligned frame into the mean; landmarks and spectrum are renewed when enough has changed."""
+        """Let an aligned frame into the mean; landmarks and spectrum follow, over a few frames, when enough has changed."""
         accumulate(self.mean, self._count, image, shift_yx[0], shift_yx[1], MOST_FRAMES)
         self.frames += 1
         self._stale += 1
-        if self.frames in REFRESH_AT or self._stale >= REFRESH_EVERY:
+        if self.frames <= REFRESH_AT_ONCE:
             self._refresh()
+        elif self._search is not None:
+            self._go_on()
+        elif self.frames in REFRESH_AT or self._stale >= REFRESH_EVERY:
+            self._stale = 0
+            self._search = search_landmarks(self.mean, self._count, self.periods)
+            self._go_on()
 
     def move(self, image: Image, shift_yx: Pair) -> tuple[int, int]:
         """Change to the coordinates of a sure frame seen at `shift_yx`; returns the whole-pixel move.
@@ -63,8 +72,15 @@ class Reference:
         self._refresh()
         return dy, dx
 
+    def _go_on(self) -> None:
+        """Renew one part a frame, so that no single frame pays for all."""
+        found = next(self._search) if self._search is not None else None
+        if found is not None:
+            self.landmarks, self._search = found, None
+            self.spectrum = self._correlator.spectrum(self.mean)
+
     def _refresh(self) -> None:
-        self._stale = 0
+        self._stale, self._search = 0, None
         self.spectrum = self._correlator.spectrum(self.mean)
         self.landmarks = find_landmarks(self.mean, self._count, self.periods)
 

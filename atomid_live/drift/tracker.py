@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -161,7 +162,7 @@ class DriftTracker:
         """Seconds since the frame before; the usual interval where the stamps do not tell."""
         self._clock_flag = 0
         gap = frame.time_s - self._time_s
-        usual = float(np.median(self._intervals)) if self._intervals else 1.0
+        usual = median(self._intervals) if self._intervals else 1.0
         if math.isfinite(frame.time_s):
             self._time_s = frame.time_s
         if not math.isfinite(gap):
@@ -181,7 +182,7 @@ class DriftTracker:
         if len(self._intervals) == 1 and self._reference is not None and self._reference.frames == 1:
             self._histories = self._new_histories(frame, interval)
         if self._intervals:
-            self._histories.set_nominal(float(np.median(self._intervals)))
+            self._histories.set_nominal(median(self._intervals))
         sigma = frame.time_sigma_s if math.isfinite(frame.time_sigma_s) else 0.0
         self._histories.elapse(interval, sigma)
 
@@ -292,7 +293,7 @@ class DriftTracker:
             self._trust = self._trust.learned(float(evidence.share[chosen]), float(evidence.nats[chosen]))
 
     def _least_correlation(self) -> float:
-        usual = float(np.median(self._good)) if self._good else 0.0
+        usual = median(self._good) if self._good else 0.0
         return max(POOR_SHARE * usual, LEAST_CORRELATION)
 
     def _fine(self, moment: _Moment) -> tuple[Fine | None, list[Pair]]:
@@ -344,7 +345,7 @@ class DriftTracker:
         grid = self._correlator.correlation(self._pending[1], moment.spectrum)
         peaks = self._correlator.highest(grid, 1, 3.0)
         fine = refine(self._pending[0], moment.image, peaks[0][0]) if peaks else None
-        usual = float(np.median(self._good)) if self._good else 0.2
+        usual = median(self._good) if self._good else 0.2
         return fine is not None and fine.correlation > max(0.5 * usual, 2 * LEAST_CORRELATION)
 
     def _restart(self, moment: _Moment) -> DriftEstimate:
@@ -357,7 +358,7 @@ class DriftTracker:
         if self._reference.periods is None:
             self._reference.prefer(periods)
         self._begin_relief(moment)
-        self._histories = self._new_histories(moment.frame, float(np.median(self._intervals)) if self._intervals else 1.0)
+        self._histories = self._new_histories(moment.frame, median(self._intervals) if self._intervals else 1.0)
         self._velocity.clear()
         self._good.clear()
         self._pending, self._poor, self._unsure = None, 0, 0
@@ -391,7 +392,7 @@ class DriftTracker:
         if verdict.jumped:
             self._velocity.clear()
         self._velocity.add(moment.frame.time_s, (total[0], total[1]), max(sigma), moment.frame.time_sigma_s)
-        quality = min(1.0, max(0.0, verdict.probability * min(1.0, fine.correlation / float(np.median(self._good)))))
+        quality = min(1.0, max(0.0, verdict.probability * min(1.0, fine.correlation / median(self._good))))
         others = tuple((float(y), float(x)) for y, x in verdict.others_yx[:CANDIDATES_SHOWN] * self._bin())
         self._estimate = self._with_velocity(
             moment.frame,
@@ -445,7 +446,7 @@ class DriftTracker:
             self._reference.add(moment.image, place)
             if moment.relief is not None:
                 self._relief.add(moment.relief, place)
-            ahead = self._histories.velocity_yx * (float(np.median(self._intervals)) if self._intervals else 0.0)
+            ahead = self._histories.velocity_yx * (median(self._intervals) if self._intervals else 0.0)
             move = min(share, overlap_share(moment.image.shape, (place[0] + ahead[0], place[1] + ahead[1]))) < LEAST_OVERLAP
         else:
             self._unsure += 1

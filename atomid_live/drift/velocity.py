@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def _line(
         slope = float((weight * (time - centre) * (place - middle)).sum() / spread)
         rest = place - middle - slope * (time - centre)
         error = np.maximum(np.hypot(sigma, slope * stamp), 1e-6)
-        scale = max(1.4826 * float(np.median(np.abs(rest / error))), 1.0)
+        scale = max(1.4826 * median(np.abs(rest / error).tolist()), 1.0)
         robust = np.minimum(1.0, HUBER * scale / np.maximum(np.abs(rest / error), 1e-9))
     freedom = max(len(time) - 2, 1)
     excess = float((robust * (rest / error) ** 2).sum()) / freedom
