@@ -19,6 +19,7 @@ from atomid_live.backends.engine import Engine
 from atomid_live.detect.columns import _odd
 from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, DogDetector, separation_px
 from atomid_live.detect.normalise import Prepared, prepare
+from atomid_live.detect.refine import FAILED_SIGMA, LOW_DOSE, MOST_LOW_DOSE, _common
 from atomid_live.detect.resample import CANONICAL_SIGMA_PX
 from atomid_live.detect.spacing import Scale
 from atomid_live.detect.unet import FLOOR, NARROWER, RADIUS_SIGMA, SECOND_LOOKS, SIDE_MULTIPLE, WIDER, _agree
@@ -26,6 +27,7 @@ from atomid_live.flags import Flag
 from atomid_live.kernels.frame_params import MapRule, canonical_shape, fill
 from atomid_live.kernels.launch import Launcher
 from atomid_live.kernels.layout import Answer
+from atomid_live.kernels.reference import window_half
 from atomid_live.kernels.stages import RAW_TYPES
 from atomid_live.settings import DetectSettings, FrameSettings
 from atomid_live.types import NAN, Detections, FloatArray, Frame
@@ -233,19 +235,32 @@ class DeviceDetector:
         return chain
 
 
+def _errors(seen: Seen) -> FloatArray:
+    """Standard errors (N, 2) from the fits' variances, as at the end of `detect.refine.refine`."""
+    variance = seen.answer[:, [Answer.VAR_Y, Answer.VAR_X]]
+    failed = (seen.answer[:, Answer.FLAGS].astype(np.int64) & int(Flag.FIT_FAILED)) > 0
+    sigma = seen.fitted_sigma_px
+    variance = variance * _common(seen.pool, 2 * window_half(sigma) + 1)
+    error = np.maximum(np.sqrt(variance * (1.0 + np.minimum(LOW_DOSE * variance / sigma**2, MOST_LOW_DOSE))), 1e-3)
+    error[failed] = np.maximum(FAILED_SIGMA * sigma, 2.0 * np.median(error[~failed], axis=0) if not failed.all() else 0.0)
+    return np.asarray(error)
+
+
 def _detections(seen: Seen, frame_flags: int, scale: Scale, sigma_px: float) -> Detections:
     """Order the device's table by (y, x) and make it the frame's answer."""
-    rows = seen.answer[seen.answer[:, Answer.KEPT] > 0]
+    kept = seen.answer[:, Answer.KEPT] > 0
+    rows, error = seen.answer[kept], _errors(seen)[kept] if kept.any() else np.empty((0, 2))
     if not len(rows):
         return Detections.empty(int(Flag.EMPTY) | frame_flags, sigma_px)
-    rows = rows[np.lexsort((rows[:, Answer.X], rows[:, Answer.Y]))]
+    order = np.lexsort((rows[:, Answer.X], rows[:, Answer.Y]))
+    rows, error = rows[order], error[order]
     spacing = float(rows[:, Answer.NEAREST].mean()) if len(rows) > 1 else NAN
     disagrees = scale.kind == "lattice" and not _agree(spacing, seen.spacing_px)
     odd = int(Flag.SPACING_ODD) if disagrees or _odd(spacing, scale.plane_px) else 0
     return Detections(
         rows[:, [Answer.Y, Answer.X]],
         rows[:, Answer.SCORE].copy(),
-        rows[:, [Answer.SIGMA_Y, Answer.SIGMA_X]],
+        error,
         rows[:, Answer.AMPLITUDE].copy(),
         rows[:, Answer.FLAGS].astype(np.int64),
         spacing,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from atomid_live.errors import ModelError
 from atomid_live.kernels import stages
 from atomid_live.kernels.launch import Launcher
-from atomid_live.kernels.layout import Answer, State
+from atomid_live.kernels.layout import Answer, Pool, State
 from atomid_live.types import FloatArray
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Seen:
         Width used in the last pass of the fit.
     spacing_px, column_sigma_px : float
         The network's own opinion in pixels of its input; NaN where it has none.
+    pool : ndarray, shape (7,), float64
+        Sums of `kernels.layout.Pool` over some of the columns.
     """
 
     answer: FloatArray = field(repr=False)
@@ -45,6 +47,7 @@ class Seen:
     fitted_sigma_px: float
     spacing_px: float
     column_sigma_px: float
+    pool: FloatArray = field(repr=False)
 
 
 @contextmanager
@@ -102,7 +105,7 @@ class Chain:
             self._raw = torch.zeros(shape, dtype=getattr(torch, dtype), device=self._device)
             self._staged = torch.zeros(shape, dtype=getattr(torch, dtype), pin_memory=self._cuda)
             self._param = torch.zeros(self._buffers.param.shape, dtype=torch.float64, pin_memory=self._cuda)
-            self._numbers = torch.zeros(len(State) + 2, dtype=torch.float64, pin_memory=self._cuda)
+            self._numbers = torch.zeros(len(State) + 2 + len(Pool), dtype=torch.float64, pin_memory=self._cuda)
             self._answer = torch.zeros((fetched, len(Answer)), dtype=torch.float64, pin_memory=self._cuda)
             self._sizes = torch.zeros(2, dtype=torch.float64, device=self._device)
             self._infer = network.bind(self._buffers.contrast)
@@ -119,7 +122,8 @@ class Chain:
             self._buffers.param.copy_(self._param, non_blocking=True)
             self._replay()
             self._numbers[: len(State)].copy_(self._buffers.state, non_blocking=True)
-            self._numbers[len(State) :].copy_(self._sizes, non_blocking=True)
+            self._numbers[len(State) : len(State) + 2].copy_(self._sizes, non_blocking=True)
+            self._numbers[len(State) + 2 :].copy_(self._buffers.pool, non_blocking=True)
             self._answer.copy_(self._buffers.answer[: len(self._answer)], non_blocking=True)
             if self._stream is not None:
                 self._stream.synchronize()
@@ -129,7 +133,10 @@ class Chain:
         numbers = self._numbers.tolist()
         count = min(int(numbers[State.COUNT]), self.room)
         rows = self._answer if count <= len(self._answer) else self._buffers.answer[:count].cpu()
-        return Seen(rows[:count].numpy().copy(), int(numbers[State.FOUND]), numbers[State.SIGMA], numbers[-2], numbers[-1])
+        spacing, width, *pool = numbers[len(State) :]
+        return Seen(
+            rows[:count].numpy().copy(), int(numbers[State.FOUND]), numbers[State.SIGMA], spacing, width, np.array(pool)
+        )
 
     def _body(self) -> None:
         run, b = self._run, self._buffers

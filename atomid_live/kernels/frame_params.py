@@ -9,13 +9,13 @@ import numpy as np
 
 from atomid_live.detect.dog_filter import kernel_sums
 from atomid_live.detect.normalise import Prepared
+from atomid_live.detect.refine import MODEL_SIGMA
 from atomid_live.errors import UsageError
 from atomid_live.kernels.layout import KNOTS, SPARE, Param
 from atomid_live.types import NAN, FloatArray
 
 LEAST_BIN_PX = 8.0
 WIDEST = 1.1
-MODEL_SIGMA = 4.0
 
 
 @dataclass(frozen=True, slots=True)

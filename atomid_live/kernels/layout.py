@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from atomid_live.detect.refine import FARTHEST_SIGMA, MODEL_SIGMA, POOLED, SANDWICH, STILL_SIGMA, WINDOW_SIGMA
+
 KNOTS = 8
 SPARE = 64
 
@@ -71,14 +73,26 @@ class Column(IntEnum):
     EDGE = 8
 
 
+class Pool(IntEnum):
+    """What residuals show of errors that pixels have in common; see `detect.refine._pool`."""
+
+    OWN_Y = 0
+    ROWS_Y = 1
+    OWN_X = 2
+    ROWS_X = 3
+    LAG = 4
+    SQUARE = 5
+    COLUMNS = 6
+
+
 class Answer(IntEnum):
     """Columns of the table that goes back to the host."""
 
     Y = 0
     X = 1
     SCORE = 2
-    SIGMA_Y = 3
-    SIGMA_X = 4
+    VAR_Y = 3
+    VAR_X = 4
     AMPLITUDE = 5
     FLAGS = 6
     NEAREST = 7
@@ -86,10 +100,22 @@ class Answer(IntEnum):
 
 
 def defines() -> str:
-    """Preprocessor lines that give the sources the same names, e.g. ``#define P_ROWS 0``."""
+    """Preprocessor lines that give the sources the same names and the processor's constants, e.g. ``#define P_ROWS 0``."""
     lines = [
         f"#define {letter}_{item.name} {int(item)}"
-        for letter, kind in (("P", Param), ("S", State), ("C", Column), ("A", Answer))
+        for letter, kind in (("P", Param), ("S", State), ("C", Column), ("A", Answer), ("Q", Pool))
         for item in kind
     ]
-    return "\n".join([*lines, f"#define C_WIDTH {len(Column)}", f"#define A_WIDTH {len(Answer)}"]) + "\n"
+    numbers = {
+        "WINDOW": WINDOW_SIGMA,
+        "MODEL": MODEL_SIGMA,
+        "SANDWICH": SANDWICH,
+        "FARTHEST": FARTHEST_SIGMA,
+        "STILL": STILL_SIGMA,
+        "POOLED": POOLED,
+    }
+    lines += [f"#define {name} {value}" for name, value in numbers.items()]
+    return (
+        "\n".join([*lines, f"#define C_WIDTH {len(Column)}", f"#define A_WIDTH {len(Answer)}", f"#define Q_WIDTH {len(Pool)}"])
+        + "\n"
+    )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atomid_live.kernels.layout import Column
+from atomid_live.detect import refine as refine_rule
+from atomid_live.detect.refine import FARTHEST_SIGMA, MODEL_SIGMA, POOLED, STILL_SIGMA, WINDOW_SIGMA
+from atomid_live.kernels.layout import Column, Pool
 from atomid_live.types import FloatArray, IntArray
 
 CELL, BLUR_CELLS, REACH, LIMIT = 8, 2.0, 8, 6.0
-WINDOW, MODEL, SANDWICH, STEPS, STRONGEST, FEWEST = 1.77, 4.0, 0.7, 2, 400, 20
+WINDOW, MODEL, SANDWICH, FARTHEST, STILL = WINDOW_SIGMA, MODEL_SIGMA, refine_rule.SANDWICH, FARTHEST_SIGMA, STILL_SIGMA
+STEPS, STRONGEST, FEWEST = (1, 2), 400, 20
 
 
 def to_image(pixels: NDArray[np.generic], offset: float = 0.0, top: float | None = None) -> NDArray[np.float32]:
@@ -104,62 +108,101 @@ def suppress(yx: IntArray, height: FloatArray, radius_px: float) -> NDArray[np.b
     return keep
 
 
+def window_half(sigma_px: float) -> int:
+    """Half side of the fit's window."""
+    return max(2, int(WINDOW * sigma_px))
+
+
 def _axis(centre: float, first: int, count: int, sigma: float) -> tuple[FloatArray, FloatArray]:
     u = (np.arange(first, first + count) - centre) / sigma
     return np.asarray(np.exp(-0.5 * u * u)), np.asarray(u)
 
 
-def _fit_one(patch: FloatArray, corner: tuple[int, int], start: FloatArray, sigma: float) -> FloatArray:
-    """One column: Gauss-Newton on height, background and place; returns a row of `Column` without EDGE."""
-    row = np.zeros(len(Column))
-    place, value = start.copy(), np.zeros(4)
-    row[:2] = start
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """One column's window: pixels, its first row and column, the peak it belongs to, and the frame's shape."""
+
+    patch: FloatArray
+    corner: tuple[int, int]
+    peak: FloatArray
+    shape: tuple[int, int]
+
+    def allows(self, place: FloatArray, sigma: float) -> float:
+        """1 where a fit may end, 0 too far from the peak, -1 beyond the border."""
+        if not all(-0.5 <= place[a] <= self.shape[a] - 0.5 for a in (0, 1)):
+            return -1.0
+        return float(np.sum((place - self.peak) ** 2) <= (FARTHEST * sigma) ** 2)
+
+
+def _fit_one(around: _Around, start: FloatArray, sigma: float, steps: int) -> tuple[FloatArray, FloatArray]:
+    """One column: Gauss-Newton on height, background and place; returns a row of `Column` without EDGE, and one of `Pool`."""
+    patch, row, pool = around.patch, np.zeros(len(Column)), np.zeros(len(Pool))
+    place, value, move = start.copy(), np.zeros(4), np.full(2, sigma)
+    row[:2] = around.peak
     if patch.size <= 8:
-        return row
-    for _ in range(STEPS):
-        (gy, dy), (gx, dx) = (_axis(place[a], corner[a], patch.shape[a], sigma) for a in (0, 1))
+        return row, pool
+    for step in range(steps):
+        if step and np.abs(move).sum() < STILL * sigma:
+            break
+        (gy, dy), (gx, dx) = (_axis(place[a], around.corner[a], patch.shape[a], sigma) for a in (0, 1))
         g = np.outer(gy, gx)
         basis = np.stack([g, np.ones_like(g), g * dy[:, None], g * dx], -1).reshape(-1, 4)
         normal = basis.T @ basis
-        row[Column.OK] = 0.0
         if np.linalg.eigvalsh(normal)[0] < 1e-9:
-            return row
+            return row, pool
         value = np.linalg.solve(normal, basis.T @ patch.ravel())
-        row[Column.AMPLITUDE], row[Column.BACKGROUND] = value[:2]
+        row[Column.AMPLITUDE], row[Column.BACKGROUND] = max(value[0], 0.0), value[1]
         if not value[0] > 0.0:
-            return row
-        place = place + np.clip(sigma * value[2:] / value[0], -0.5 * sigma, 0.5 * sigma)
-        if np.sum((place - start) ** 2) > (1.2 * sigma) ** 2:
-            return row
+            return row, pool
+        move = np.clip(sigma * value[2:] / value[0], -0.5 * sigma, 0.5 * sigma)
+        place = place + move
+        if around.allows(place, sigma) < 1.0:
+            row[Column.OK] = around.allows(place, sigma)
+            return row, pool
     row[:2], row[Column.OK] = place, 1.0
-    residual = (patch.ravel() - basis[:, :2] @ value[:2]) ** 2
-    free = max(patch.size - 4, 1)
-    row[Column.NOISE] = np.sqrt(residual.sum() / free)
+    residual = patch.ravel() - basis[:, :2] @ value[:2]
+    square, free = float(np.sum(residual**2)), max(patch.size - 4, 1)
+    row[Column.NOISE] = np.sqrt(square / free)
     scale = sigma**2 / value[0] ** 2 * patch.size / free
     for column, k in ((Column.VAR_Y, 2), (Column.VAR_X, 3)):
-        n = np.sum(basis[:, k] ** 2)
-        row[column] = (
-            scale * (SANDWICH * np.sum(residual * basis[:, k] ** 2) / n + (1 - SANDWICH) * residual.sum() / patch.size) / n
-        )
-    return row
+        n, own = np.sum(basis[:, k] ** 2), np.sum(residual**2 * basis[:, k] ** 2)
+        row[column] = scale * (SANDWICH * own / n + (1 - SANDWICH) * square / patch.size) / n
+    return row, _pooled(residual.reshape(patch.shape), basis[:, 2:].reshape(*patch.shape, 2))
 
 
-def _pass(image: FloatArray, model: FloatArray, start: FloatArray, held: FloatArray, sigma: float) -> FloatArray:
+def _pooled(residual: FloatArray, slope: FloatArray) -> FloatArray:
+    """What one column shows of errors that pixels have in common, in units of its mean square (`Pool`)."""
+    square = float(np.sum(residual**2))
+    if square <= 0.0:
+        return np.zeros(len(Pool))
+    own = np.sum((residual[:, :, None] * slope) ** 2, (0, 1))
+    rows = np.sum(np.sum(residual[:, :, None] * slope, 1) ** 2, 0)
+    lag = np.sum(residual[:-1] * residual[1:])
+    return np.array([own[0], rows[0], own[1], rows[1], lag, square, square / residual.size]) * residual.size / square
+
+
+def _pass(
+    image: FloatArray, model: FloatArray, peak: FloatArray, start: FloatArray, held: FloatArray, sigma: float, steps: int
+) -> tuple[FloatArray, FloatArray]:
     """Fit all columns; `held` (N, 3) is what the model holds of each: y, x, height."""
-    half, table = int(WINDOW * sigma + 0.5), np.zeros((len(start), len(Column)))
+    half, table, pool = window_half(sigma), np.zeros((len(start), len(Column))), np.zeros(len(Pool))
+    stride = 1 + len(start) // POOLED
     for n, place in enumerate(start):
         corner = [floor(place[a] + 0.5) - half for a in (0, 1)]
         first = [max(0, corner[a]) for a in (0, 1)]
         last = [min(image.shape[a], corner[a] + 2 * half + 1) for a in (0, 1)]
         if last[0] <= first[0] or last[1] <= first[1]:
-            table[n, :2], table[n, Column.EDGE] = place, 1.0
+            table[n, :2], table[n, Column.EDGE] = peak[n], 1.0
             continue
         window = np.s_[first[0] : last[0], first[1] : last[1]]
         own = [_axis(held[n, a], first[a], last[a] - first[a], sigma)[0] for a in (0, 1)]
         patch = image[window] - model[window] + max(held[n, 2], 0.0) * np.outer(*own)
-        table[n] = _fit_one(patch, (first[0], first[1]), place, sigma)
+        around = _Around(patch, (first[0], first[1]), peak[n], (image.shape[0], image.shape[1]))
+        table[n], seen = _fit_one(around, place, sigma, steps)
         table[n, Column.EDGE] = patch.shape != (2 * half + 1, 2 * half + 1)
-    return table
+        if n % stride == 0 and not table[n, Column.EDGE]:
+            pool += seen
+    return table, pool
 
 
 def _render(shape: tuple[int, int], held: FloatArray, sigma: float) -> FloatArray:
@@ -174,7 +217,7 @@ def _render(shape: tuple[int, int], held: FloatArray, sigma: float) -> FloatArra
 
 def _wider(image: FloatArray, model: FloatArray, held: FloatArray, sigma: float) -> float:
     """Width after one Newton step over the strongest columns, heights and backgrounds free."""
-    half, upper, lower = int(WINDOW * sigma + 0.5), 0.0, 0.0
+    half, upper, lower = window_half(sigma), 0.0, 0.0
     for y, x, height in held[np.argsort(-held[:, 2], kind="stable")[:STRONGEST]]:
         r0, c0 = int(y + 0.5), int(x + 0.5)
         if min(r0, c0) < half or r0 + half >= image.shape[0] or c0 + half >= image.shape[1] or not height > 0.0:
@@ -196,7 +239,7 @@ def _wider(image: FloatArray, model: FloatArray, held: FloatArray, sigma: float)
 
 def refine(
     image: NDArray[np.float32], yx_px: FloatArray, sigma_px: float, *, fit_width: bool = True
-) -> tuple[FloatArray, float]:
+) -> tuple[FloatArray, float, FloatArray]:
     """Sub-pixel fit of columns: twice, the second time with the common width improved and all neighbours taken away.
 
     Parameters
@@ -209,12 +252,14 @@ def refine(
     Returns
     -------
     ndarray, shape (N, 9), float64
-        Columns of `kernels.layout.Column`.
+        Columns of `kernels.layout.Column`; errors as if pixels were independent.
     float
         Width used in the second pass.
+    ndarray, shape (7,), float64
+        Sums of `kernels.layout.Pool` over every column, or every k-th of many.
     """
     pixels, start = image.astype(np.float64), np.asarray(yx_px, np.float64)
-    first = _pass(pixels, np.zeros_like(pixels), start, np.zeros((len(start), 3)), sigma_px)
+    first, _ = _pass(pixels, np.zeros_like(pixels), start, start, np.zeros((len(start), 3)), sigma_px, STEPS[0])
     fitted = first[:, Column.OK] > 0
     held = np.where(fitted[:, None], first[:, :3], 0.0)
     model, sigma = _render(image.shape, held, sigma_px), sigma_px
@@ -222,7 +267,5 @@ def refine(
         sigma = _wider(pixels, model, held, sigma_px)
         held[:, 2] *= (sigma_px / sigma) ** 2
         model = _render(image.shape, held, sigma)
-    table = _pass(pixels, model, np.where(fitted[:, None], first[:, :2], start), held, sigma)
-    far = ((table[:, :2] - start) ** 2).sum(1) > (1.5 * sigma) ** 2
-    table[far, :2], table[far, Column.OK] = start[far], 0.0
-    return table, sigma
+    table, pool = _pass(pixels, model, start, np.where(fitted[:, None], first[:, :2], start), held, sigma, STEPS[1])
+    return table, sigma, pool

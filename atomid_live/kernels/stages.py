@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atomid_live.kernels.launch import Launcher
-from atomid_live.kernels.layout import Answer, Column, Param, State
+from atomid_live.kernels.layout import Answer, Column, Param, Pool, State
 
 ROUNDS = 6
 STRONGEST = 400
@@ -62,6 +62,8 @@ class Buffers:
     start_score: Any = field(repr=False)
     tables: Any = field(repr=False)
     edges: Any = field(repr=False)
+    terms: Any = field(repr=False)
+    pool: Any = field(repr=False)
     answer: Any = field(repr=False)
 
 
@@ -90,6 +92,7 @@ def allocate(shape: tuple[int, int], padded: tuple[int, int], room: int, device:
         where=torch.zeros(room, **whole), height=torch.zeros(room, **single),
         score=torch.zeros(room, **double), start=torch.zeros((room, 2), **double), start_score=torch.zeros(room, **double),
         tables=torch.zeros((2, room, len(Column)), **double), edges=torch.zeros((2, bins), **whole),
+        terms=torch.zeros((room, len(Pool)), **double), pool=torch.zeros(len(Pool), **double),
         answer=torch.zeros((room, len(Answer)), **double),
     )  # fmt: skip
 
@@ -192,7 +195,7 @@ def refine(run: Launcher, b: Buffers) -> None:
 
     first, second = b.tables
     pixels = b.image.numel()
-    run("fit_columns", b.room, b.image, b.model, b.start, first, first, b.param, b.state, 0)
+    run("fit_columns", b.room, b.image, b.model, b.start, first, first, b.terms, b.param, b.state, 0)
     order = _binned(run, b, first, fitted_only=True)
     run("render", pixels, first, order, b.edges[0], b.edges[1], b.model, b.param, b.state, 0)
     amplitude = torch.empty(b.room, dtype=torch.float64, device=first.device)
@@ -202,7 +205,8 @@ def refine(run: Launcher, b: Buffers) -> None:
     run("width_terms", b.room, b.image, b.model, first, amplitude, strongest, terms, b.param, b.state, STRONGEST - 1)
     run("width_update", 1, terms.sum(0), b.param, b.state)
     run("render", pixels, first, order, b.edges[0], b.edges[1], b.model, b.param, b.state, 1)
-    run("fit_columns", b.room, b.image, b.model, b.start, first, second, b.param, b.state, 1)
+    run("fit_columns", b.room, b.image, b.model, b.start, first, second, b.terms, b.param, b.state, 1)
+    b.pool.copy_(b.terms.sum(0))
 
 
 def collect(run: Launcher, b: Buffers) -> None:

@@ -9,15 +9,18 @@ from atomid_live.kernels.layout import Column
 from atomid_live.kernels.reference import (
     BLUR_CELLS,
     CELL,
+    FARTHEST,
     FEWEST,
     LIMIT,
     MODEL,
     REACH,
     SANDWICH,
     STEPS,
+    STILL,
     STRONGEST,
     WINDOW,
     axis_weights,
+    window_half,
 )
 
 CHUNK_PIXELS = 1 << 23
@@ -136,11 +139,11 @@ def _gaussians(centre: Any, first: Any, side: int, sigma: float) -> tuple[Any, A
     return torch.exp(-0.5 * u * u), u
 
 
-def _fit_some(image: Any, model: Any, start: Any, held: Any, sigma: float) -> Any:
+def _fit_some(image: Any, model: Any, peak: Any, start: Any, held: Any, sigma: float, steps: int) -> Any:
     """One pass over columns whose windows fit into memory together."""
     import torch
 
-    (rows, cols), half = image.shape, int(WINDOW * sigma + 0.5)
+    (rows, cols), half = image.shape, window_half(sigma)
     side, count = 2 * half + 1, len(start)
     corner = torch.floor(start + 0.5).long() - half
     line = torch.arange(side, device=image.device)
@@ -155,7 +158,10 @@ def _fit_some(image: Any, model: Any, start: Any, held: Any, sigma: float) -> An
     pixels = valid.sum((1, 2)).double()
     place, ok, value = start.clone(), pixels > 8, start.new_zeros(count, 4)
     basis = start.new_zeros(count, side * side, 4)
-    for _ in range(STEPS):
+    move, outside = torch.full_like(start, sigma), torch.zeros_like(ok)
+    border = torch.tensor([rows - 0.5, cols - 0.5], device=image.device, dtype=start.dtype)
+    for step in range(steps):
+        still = (move.abs().sum(1) < STILL * sigma) & (step > 0) | ~ok
         (gy, dy), (gx, dx) = (_gaussians(place[:, a], corner[:, a], side, sigma) for a in (0, 1))
         g = torch.where(valid, gy[:, :, None] * gx[:, None, :], 0.0)
         fresh = torch.stack([g, valid.double(), g * dy[:, :, None], g * dx[:, None, :]], -1).reshape(count, -1, 4)
@@ -163,17 +169,21 @@ def _fit_some(image: Any, model: Any, start: Any, held: Any, sigma: float) -> An
         factor, bad = torch.linalg.cholesky_ex(
             torch.where(ok[:, None, None], normal, torch.eye(4, device=image.device, dtype=normal.dtype))
         )
-        regular = ok & (bad == 0) & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
+        regular = ok & ~still & (bad == 0) & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
         safe = torch.where(regular[:, None, None], factor, torch.eye(4, device=image.device, dtype=normal.dtype))
         solved = torch.cholesky_solve((fresh.mT @ patch.reshape(count, -1, 1)), safe)[..., 0]
         value, basis = torch.where(regular[:, None], solved, value), torch.where(regular[:, None, None], fresh, basis)
-        ok = regular & (value[:, 0] > 0.0)
-        move = (sigma * value[:, 2:] / torch.where(ok, value[:, 0], 1.0)[:, None]).clamp(-0.5 * sigma, 0.5 * sigma)
-        place = torch.where(ok[:, None], place + move, place)
-        ok &= ((place - start) ** 2).sum(1) <= (1.2 * sigma) ** 2
+        ok = torch.where(still, ok, regular & (value[:, 0] > 0.0))
+        going = ok & ~still
+        wanted = (sigma * value[:, 2:] / torch.where(going, value[:, 0], 1.0)[:, None]).clamp(-0.5 * sigma, 0.5 * sigma)
+        move = torch.where(going[:, None], wanted, move)
+        place = torch.where(going[:, None], place + wanted, place)
+        beyond = going & ((place < -0.5) | (place > border)).any(1)
+        outside |= beyond
+        ok &= ~beyond & (((place - peak) ** 2).sum(1) <= (FARTHEST * sigma) ** 2)
     table = start.new_zeros(count, len(Column))
-    table[:, :2] = torch.where(ok[:, None], place, start)
-    table[:, Column.AMPLITUDE : Column.BACKGROUND + 1] = value[:, :2]
+    table[:, :2] = torch.where(ok[:, None], place, peak)
+    table[:, Column.AMPLITUDE], table[:, Column.BACKGROUND] = value[:, 0].clamp(min=0.0), value[:, 1]
     square = (patch.reshape(count, -1) - (basis[..., :2] @ value[:, :2, None])[..., 0]) ** 2
     free, total = (pixels - 4).clamp(min=1.0), square.sum(1)
     scale = sigma**2 / torch.where(ok, value[:, 0], 1.0) ** 2 * pixels / free
@@ -183,16 +193,17 @@ def _fit_some(image: Any, model: Any, start: Any, held: Any, sigma: float) -> An
         table[:, column] = (
             scale * (SANDWICH * (square * basis[..., k] ** 2).sum(1) / n + (1 - SANDWICH) * total / pixels.clamp(min=1.0)) / n
         )
-    table[:, Column.OK], table[:, Column.EDGE] = ok.double(), (~valid).any((1, 2)).double()
+    table[:, Column.OK], table[:, Column.EDGE] = ok.double() - outside.double(), (~valid).any((1, 2)).double()
     table[~ok, Column.NOISE : Column.VAR_X + 1] = 0.0
     return table
 
 
-def _pass(image: Any, model: Any, start: Any, held: Any, sigma: float) -> Any:
+def _pass(image: Any, model: Any, peak: Any, start: Any, held: Any, sigma: float, steps: int) -> Any:
     import torch
 
-    some = max(1, CHUNK_PIXELS // (2 * int(WINDOW * sigma + 0.5) + 1) ** 2)
-    parts = [_fit_some(image, model, a, b, sigma) for a, b in zip(start.split(some), held.split(some), strict=True)]
+    some = max(1, CHUNK_PIXELS // (2 * window_half(sigma) + 1) ** 2)
+    chunks = zip(peak.split(some), start.split(some), held.split(some), strict=True)
+    parts = [_fit_some(image, model, *chunk, sigma, steps) for chunk in chunks]
     return torch.cat(parts) if parts else start.new_zeros(0, len(Column))
 
 
@@ -221,7 +232,7 @@ def _render(shape: tuple[int, int], held: Any, sigma: float) -> Any:
 def _wider(image: Any, model: Any, held: Any, sigma: float) -> float:
     import torch
 
-    half = int(WINDOW * sigma + 0.5)
+    half = window_half(sigma)
     best = held[torch.sort(held[:, 2], descending=True, stable=True).indices[:STRONGEST]]
     corner = (best[:, :2] + 0.5).long() - half
     limit = torch.tensor(image.shape, device=image.device) - 2 * half
@@ -249,7 +260,8 @@ def refine(image: Any, yx_px: Any, sigma_px: float, *, fit_width: bool = True) -
     shape = (int(image.shape[0]), int(image.shape[1]))
     if not len(yx_px):
         return yx_px.new_zeros(0, len(Column)), sigma_px
-    first = _pass(image, torch.zeros_like(image), yx_px, yx_px.new_zeros(len(yx_px), 3), sigma_px)
+    none = yx_px.new_zeros(len(yx_px), 3)
+    first = _pass(image, torch.zeros_like(image), yx_px, yx_px, none, sigma_px, STEPS[0])
     fitted = first[:, Column.OK : Column.OK + 1] > 0
     held = torch.where(fitted, first[:, :3], 0.0)
     model, sigma = _render(shape, held, sigma_px), sigma_px
@@ -257,7 +269,5 @@ def refine(image: Any, yx_px: Any, sigma_px: float, *, fit_width: bool = True) -
         sigma = _wider(image, model, held, sigma_px)
         held = torch.cat([held[:, :2], held[:, 2:] * (sigma_px / sigma) ** 2], 1)
         model = _render(shape, held, sigma)
-    table = _pass(image, model, torch.where(fitted, first[:, :2], yx_px), held, sigma)
-    far = ((table[:, :2] - yx_px) ** 2).sum(1) > (1.5 * sigma) ** 2
-    table[far, :2], table[far, Column.OK] = yx_px[far], 0.0
+    table = _pass(image, model, yx_px, torch.where(fitted, first[:, :2], yx_px), held, sigma, STEPS[1])
     return table, sigma

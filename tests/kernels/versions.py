@@ -33,7 +33,7 @@ class NumpyVersion:
         return reference.local_contrast(image)
 
     def refine(self, image: Any, yx: Any, sigma: float) -> tuple[Any, float]:
-        return reference.refine(image, yx, sigma)
+        return reference.refine(image, yx, sigma)[:2]
 
 
 @dataclass
@@ -56,13 +56,13 @@ class ProcessorVersion:
     def refine(self, image: Any, yx: Any, sigma: float) -> tuple[Any, float]:
         found = cpu_refine.refine(image, yx, sigma)
         table = np.zeros((len(yx), len(Column)))
-        table[:, :2], table[:, Column.VAR_Y : Column.VAR_X + 1] = found.yx_px, found.sigma_yx_px**2
+        table[:, :2], table[:, Column.VAR_Y : Column.VAR_X + 1] = found.yx_px, np.nan
         table[:, Column.AMPLITUDE], table[:, Column.BACKGROUND], table[:, Column.NOISE] = (
             found.amplitude,
             found.background,
             found.noise,
         )
-        table[:, Column.OK], table[:, Column.EDGE] = ~found.failed, found.at_edge
+        table[:, Column.OK], table[:, Column.EDGE] = np.where(found.outside, -1, ~found.failed), found.at_edge
         return table, found.column_sigma_px
 
 
@@ -147,9 +147,17 @@ class CudaVersion:
         assert not b.contrast[0, 0, image.shape[0] :].any(), "padding must be nought"
         return b.contrast[0, 0, : image.shape[0], : image.shape[1]].cpu().numpy()
 
-    def refine(self, image: Any, yx: Any, sigma: float) -> tuple[Any, float]:
+    def pool(self, image: Any, yx: Any, sigma: float) -> Any:
+        """Sums of `Pool` of the last pass."""
+        return self._refined(image, yx, sigma).pool.cpu().numpy()
+
+    def _refined(self, image: Any, yx: Any, sigma: float) -> Any:
         b = self._prepared(image, image.shape, sigma)
         b.start[: len(yx)] = self._to(np.asarray(yx, np.float64).reshape(-1, 2))
         b.state[State.COUNT] = len(yx)
         stages.refine(self.run, b)
+        return b
+
+    def refine(self, image: Any, yx: Any, sigma: float) -> tuple[Any, float]:
+        b = self._refined(image, yx, sigma)
         return b.tables[1, : len(yx)].cpu().numpy(), float(b.state[State.SIGMA])

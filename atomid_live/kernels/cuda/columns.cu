@@ -73,10 +73,12 @@ extern "C" __global__ void faintest_height(const double* rising, const double* P
     S[S_FAINTEST] = count < 1 ? 0.0 : P[P_FAINTEST] * 0.5 * (rising[(count - 1) / 2] + rising[count / 2]);
 }
 
-// Too faint a column is none, though it may have silenced one: it goes after the merging, as on the host.
+// Too faint a column is none, nor is one beyond the border, though it may have silenced one: both go after the merging.
 extern "C" __global__ void drop_faint(const double* table, int* state, const double* S, int n) {
     int k = INDEX;
-    if (k < n && k < (int)S[S_COUNT] && table[(long long)C_WIDTH * k + C_AMPLITUDE] < S[S_FAINTEST]) state[k] = 3;
+    if (k >= n || k >= (int)S[S_COUNT]) return;
+    const double* row = table + (long long)C_WIDTH * k;
+    if (row[C_AMPLITUDE] < S[S_FAINTEST] || row[C_OK] < 0.0) state[k] = 3;
 }
 
 // Distance to the nearest kept column, in rings of bins until no further ring can hold a nearer one.
@@ -131,15 +133,14 @@ extern "C" __global__ void describe(
     const double* row = table + (long long)C_WIDTH * k;
     double* out = answer + (long long)A_WIDTH * k;
     double sigma = S[S_SIGMA], distance = nearest(table, state, order, begin, end, P, k);
-    double nan = __longlong_as_double(0x7ff8000000000000LL);
     bool ok = row[C_OK] > 0.0;
     int flags = (row[C_EDGE] > 0.0 ? 1 : 0) | (ok ? 0 : 2) | (distance < 3.0 * sigma ? 8 : 0);
     if (clipped(image, P, sigma, row[C_Y], row[C_X])) flags |= 4;
     out[A_Y] = row[C_Y];
     out[A_X] = row[C_X];
     out[A_SCORE] = score[k];
-    out[A_SIGMA_Y] = ok ? sqrt(row[C_VAR_Y]) : nan;
-    out[A_SIGMA_X] = ok ? sqrt(row[C_VAR_X]) : nan;
+    out[A_VAR_Y] = row[C_VAR_Y];
+    out[A_VAR_X] = row[C_VAR_X];
     out[A_AMPLITUDE] = row[C_AMPLITUDE];
     out[A_FLAGS] = flags;
     out[A_NEAREST] = distance;

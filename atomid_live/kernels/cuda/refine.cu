@@ -1,11 +1,6 @@
 // Sub-pixel positions: the fit of detect/refine.py, one thread per column; the model of all columns is gathered per pixel
 // from bins, never scattered, so that sums have one order and the answer is the same every time.
 
-#define WINDOW 1.77
-#define SANDWICH 0.7
-#define STEPS 2
-#define MODEL 4.0
-
 // Cholesky solution of a symmetric 4x4 system, in place.
 __device__ bool solve4(double* m, double* v) {
     for (int i = 0; i < 4; ++i)
@@ -29,6 +24,9 @@ __device__ bool solve4(double* m, double* v) {
     }
     return true;
 }
+
+// Half side of the fit's window, as detect/refine.py rounds it.
+__device__ int window_half(double sigma) { return WINDOW * sigma > 2.0 ? (int)(WINDOW * sigma) : 2; }
 
 __device__ double clamped(double v, double limit) { return v < -limit ? -limit : (v > limit ? limit : v); }
 
@@ -89,38 +87,59 @@ __device__ void gather(const Window& w, double y, double x, Sums& s) {
     }
 }
 
-// Errors of the pixels as they are (counting noise is largest on the column): the sandwich, softened by its mean.
-__device__ void errors(const Window& w, double sigma, double y, double x, const Sums& s, double pixels, double* row) {
+// Errors of the pixels as they are (counting noise is largest on the column): the sandwich, softened by its mean. `pool`, when
+// there is one, takes what the residuals show of errors that the pixels of a row or of neighbouring rows have in common.
+__device__ void errors(const Window& w, double sigma, double y, double x, const Sums& s, double pixels, double* row, double* pool) {
     float height = (float)row[C_AMPLITUDE], background = (float)row[C_BACKGROUND];
-    double square = 0, along_y = 0, along_x = 0;
+    double square = 0, own_y = 0, own_x = 0, rows_y = 0, rows_x = 0, lag = 0;
     for (int r = w.first_row(); r <= w.last_row(); ++r) {
         float h = (float)((r - y) * w.inverse), gy = expf(-0.5f * h * h), plain = 0, weighted = 0, bent = 0;
+        float below = (float)((r + 1 - y) * w.inverse), next = height * expf(-0.5f * below * below);
+        double line_y = 0, line_x = 0;
         for (int c = w.first_col(); c <= w.last_col(); ++c) {
             float u = (float)((c - x) * w.inverse), g = expf(-0.5f * u * u);
             float e = w.pixel(r, c) - background - height * gy * g, e2 = e * e, g2 = g * g;
             plain += e2;
             weighted += e2 * g2;
             bent += e2 * g2 * u * u;
+            if (!pool) continue;
+            line_y += (double)e * gy * h * g;
+            line_x += (double)e * gy * g * u;
+            if (r < w.last_row()) lag += (double)e * (w.pixel(r + 1, c) - background - next * g);
         }
         square += plain;
-        along_y += (double)weighted * gy * gy * h * h;
-        along_x += (double)bent * gy * gy;
+        own_y += (double)weighted * gy * gy * h * h;
+        own_x += (double)bent * gy * gy;
+        rows_y += line_y * line_y;
+        rows_x += line_x * line_x;
     }
     double spare = pixels > 5.0 ? pixels - 4.0 : 1.0, ny = s.ggyy, nx = s.ggxx;
     double scale = sigma * sigma / ((double)row[C_AMPLITUDE] * row[C_AMPLITUDE]) * pixels / spare;
     row[C_NOISE] = sqrt(square / spare);
-    row[C_VAR_Y] = scale * (SANDWICH * along_y / ny + (1.0 - SANDWICH) * square / pixels) / ny;
-    row[C_VAR_X] = scale * (SANDWICH * along_x / nx + (1.0 - SANDWICH) * square / pixels) / nx;
+    row[C_VAR_Y] = scale * (SANDWICH * own_y / ny + (1.0 - SANDWICH) * square / pixels) / ny;
+    row[C_VAR_X] = scale * (SANDWICH * own_x / nx + (1.0 - SANDWICH) * square / pixels) / nx;
+    if (!pool || !(square > 0.0)) return;
+    double unit = pixels / square;
+    pool[Q_OWN_Y] = own_y * unit;
+    pool[Q_ROWS_Y] = rows_y * unit;
+    pool[Q_OWN_X] = own_x * unit;
+    pool[Q_ROWS_X] = rows_x * unit;
+    pool[Q_LAG] = lag * unit;
+    pool[Q_SQUARE] = square * unit;
+    pool[Q_COLUMNS] = 1.0;
 }
 
 __device__ double squared(double v) { return v * v; }
 
 // First pass: from `start` on the image. Second: from the first's places, with all other columns of the model taken away.
 extern "C" __global__ void fit_columns(
-    const float* image, const float* model, const double* start, const double* first, double* table, const double* P,
-    const double* S, int pass, int n) {
+    const float* image, const float* model, const double* start, const double* first, double* table, double* pool,
+    const double* P, const double* S, int pass, int n) {
     int k = INDEX;
-    if (k >= n || k >= (int)S[S_COUNT]) return;
+    if (k >= n) return;
+    double* seen = pool + (long long)Q_WIDTH * k;
+    for (int q = 0; pass && q < Q_WIDTH; ++q) seen[q] = 0.0;
+    if (k >= (int)S[S_COUNT]) return;
     double sigma = pass ? S[S_SIGMA] : P[P_SIGMA];
     double from_y = start[2 * k], from_x = start[2 * k + 1];
     const double* held = first + (long long)C_WIDTH * k;
@@ -132,7 +151,7 @@ extern "C" __global__ void fit_columns(
     w.model = model;
     w.rows = (int)P[P_ROWS];
     w.cols = (int)P[P_COLS];
-    w.half = (int)(WINDOW * sigma + 0.5);
+    w.half = window_half(sigma);
     w.top = (int)floor(y + 0.5) - w.half;
     w.left = (int)floor(x + 0.5) - w.half;
     w.inverse = (float)(1.0 / sigma);
@@ -143,8 +162,11 @@ extern "C" __global__ void fit_columns(
     int high = w.last_row() - w.first_row() + 1, wide = w.last_col() - w.first_col() + 1, side = 2 * w.half + 1;
     double pixels = (double)high * wide, v[4] = {0, 0, 0, 0};
     bool ok = high > 0 && wide > 0 && pixels > 8.0;
+    bool outside = false;
+    double step_y = sigma, step_x = sigma;
     Sums s;
-    for (int step = 0; step < STEPS && ok; ++step) {
+    for (int step = 0; step < (pass ? 2 : 1) && ok; ++step) {
+        if (step > 0 && fabs(step_y) + fabs(step_x) < STILL * sigma) break;
         gather(w, y, x, s);
         at_y = y;
         at_x = x;
@@ -155,23 +177,24 @@ extern "C" __global__ void fit_columns(
         v[3] = s.tgx;
         ok = solve4(m, v) && v[0] > 0.0;
         if (!ok) break;
-        y += clamped(sigma * v[2] / v[0], 0.5 * sigma);
-        x += clamped(sigma * v[3] / v[0], 0.5 * sigma);
-        ok = squared(y - y0) + squared(x - x0) <= 1.44 * sigma * sigma;
+        step_y = clamped(sigma * v[2] / v[0], 0.5 * sigma);
+        step_x = clamped(sigma * v[3] / v[0], 0.5 * sigma);
+        y += step_y;
+        x += step_x;
+        ok = squared(y - from_y) + squared(x - from_x) <= squared(FARTHEST * sigma);
+        outside = !(y >= -0.5 && x >= -0.5 && y <= w.rows - 0.5 && x <= w.cols - 0.5);
+        ok = ok && !outside;
     }
-    row[C_Y] = ok ? y : y0;
-    row[C_X] = ok ? x : x0;
-    row[C_AMPLITUDE] = v[0];
+    bool edge = high < side || wide < side;
+    row[C_Y] = ok ? y : from_y;
+    row[C_X] = ok ? x : from_x;
+    row[C_AMPLITUDE] = v[0] > 0.0 ? v[0] : 0.0;
     row[C_BACKGROUND] = v[1];
     row[C_NOISE] = row[C_VAR_Y] = row[C_VAR_X] = 0.0;
-    if (ok) errors(w, sigma, at_y, at_x, s, pixels, row);
-    if (pass && squared(row[C_Y] - from_y) + squared(row[C_X] - from_x) > 2.25 * sigma * sigma) {
-        row[C_Y] = from_y;
-        row[C_X] = from_x;
-        ok = false;
-    }
-    row[C_OK] = ok ? 1.0 : 0.0;
-    row[C_EDGE] = high < side || wide < side ? 1.0 : 0.0;
+    bool pooled = !edge && k % (1 + (int)S[S_COUNT] / POOLED) == 0;
+    if (ok && pass) errors(w, sigma, at_y, at_x, s, pixels, row, pooled ? seen : nullptr);
+    row[C_OK] = ok ? 1.0 : (outside ? -1.0 : 0.0);
+    row[C_EDGE] = edge ? 1.0 : 0.0;
 }
 
 __device__ int bin_of(double v, double size, int count) {
@@ -241,7 +264,7 @@ extern "C" __global__ void width_terms(
     if (!(amplitude[k] > 0.0) || amplitude[k] < strongest[last]) return;
     const double* row = table + (long long)C_WIDTH * k;
     double sigma = P[P_SIGMA], y = row[C_Y], x = row[C_X], a = row[C_AMPLITUDE], inverse = 1.0 / sigma;
-    int rows = (int)P[P_ROWS], cols = (int)P[P_COLS], half = (int)(WINDOW * sigma + 0.5), r0 = (int)(y + 0.5), c0 = (int)(x + 0.5);
+    int rows = (int)P[P_ROWS], cols = (int)P[P_COLS], half = window_half(sigma), r0 = (int)(y + 0.5), c0 = (int)(x + 0.5);
     if (r0 < half || c0 < half || r0 + half >= rows || c0 + half >= cols) return;
     double s1 = 0, sg = 0, sgg = 0, sq = 0, sgq = 0, sqq = 0, te = 0, tge = 0, tqe = 0;
     for (int r = r0 - half; r <= r0 + half; ++r)
