@@ -16,7 +16,7 @@ from atomid_live.detect.levels import Level
 from atomid_live.detect.near import in_company
 from atomid_live.detect.peaks import find_peaks, parabola, parabola_height
 from atomid_live.detect.refine import first_fit
-from atomid_live.types import FloatArray
+from atomid_live.types import FloatArray, IntArray
 
 Image = NDArray[np.float32]
 
@@ -28,6 +28,8 @@ LEAST_Z, MOST_Z, PART_OF_Z = 2.4, 4.0, 0.5
 LEAST_PART = 0.1
 FIRST_Z = 1.7
 APART_SIGMA = 2.0
+LOOKS, MANY = 3, 0.05
+SECOND_KIND = 0.25
 
 
 def _around(response: Image, yx: FloatArray, distance_px: float) -> FloatArray:
@@ -82,19 +84,33 @@ def second_look(
     """
     here = level.sigma_px(column_sigma_px)
     wide = sqrt(here**2 + (1.0 - level.side**-2) / 12.0)
-    model, fitted, fitted_sigma = first_fit(level.image, first_yx, wide, fit_width=clean)
-    left = band_pass(level.image - model, here, NARROW, WIDE)
-    ring = _around(left, first_yx[:: 1 + len(first_yx) // 2000], RING_SIGMA * here)
-    noise = _lower_spread(ring)
-    tall = COLUMN_GAIN * float(np.median(fitted[:, 2]))
-    least = max(min(max(PART_OF_Z * tall, LEAST_Z * noise), MOST_Z * noise), LEAST_PART * tall, 1e-12)
-    yx, _ = find_peaks(left, least, radius_px)
-    together = np.concatenate([first_yx, yx.astype(np.float64)])
-    free = ~in_company(together, np.arange(len(first_yx), len(together)), APART_SIGMA * here, 1)
-    yx = yx[free]
-    own = _at(left, first_yx) + COLUMN_GAIN * fitted[:, 2]
-    beside, extra = parabola(left, yx), parabola_height(left, yx)
+    columns = first_yx
+    for left_to_do in reversed(range(LOOKS)):
+        model, fitted, fitted_sigma = first_fit(level.image, columns, wide, fit_width=clean)
+        left = band_pass(level.image - model, here, NARROW, WIDE)
+        noise = _lower_spread(_around(left, columns[:: 1 + len(columns) // 2000], RING_SIGMA * here))
+        tall = COLUMN_GAIN * float(np.median(fitted[: len(first_yx), 2]))
+        least = max(LEAST_Z * noise, LEAST_PART * tall, 1e-12)
+        yx = _apart(find_peaks(left, least, radius_px)[0], columns, APART_SIGMA * here)
+        if len(yx) + len(columns) < (1.0 + SECOND_KIND) * len(first_yx):
+            # so few are strays of noise or odd columns, not a second kind: they must stand out
+            least = max(least, min(PART_OF_Z * tall, MOST_Z * noise))
+            yx = yx[parabola_height(left, yx) >= least]
+        beside, extra = parabola(left, yx), parabola_height(left, yx)
+        # a second kind of column shades its own like as long as it is not taken away
+        if not left_to_do or len(yx) < MANY * len(first_yx):
+            break
+        columns = np.concatenate([columns, beside])
+    own = _at(left, columns) + COLUMN_GAIN * fitted[:, 2]
+    own[: len(first_yx)] /= max(FIRST_Z * noise, 1e-12)
+    own[len(first_yx) :] /= least
     # at the width that the frame's fit starts with, a column keeps its volume
     fitted[:, 2] *= (fitted_sigma / here) ** 2
     quick = np.concatenate([fitted, np.column_stack([beside, extra / COLUMN_GAIN * (wide / here) ** 2])])
-    return np.concatenate([first_yx, beside]), np.concatenate([own / max(FIRST_Z * noise, 1e-12), extra / least]), quick
+    return np.concatenate([columns, beside]), np.concatenate([own, extra / least]), quick
+
+
+def _apart(yx: IntArray, columns: FloatArray, distance_px: float) -> IntArray:
+    """Those of the peaks `yx` (M, 2) that keep their distance from all columns (N, 2)."""
+    together = np.concatenate([columns, yx.astype(np.float64)])
+    return yx[~in_company(together, np.arange(len(columns), len(together)), distance_px, 1)]
