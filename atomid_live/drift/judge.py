@@ -1,0 +1,69 @@
+"""When evidence decides, when it is missing, and what is said of a verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atomid_live.drift.hypotheses import Verdict
+from atomid_live.drift.landmarks import Evidence, Trust
+from atomid_live.drift.overlap import Image
+from atomid_live.flags import Flag
+from atomid_live.types import FloatArray
+
+SURE_NATS = 4.5  # z = sqrt(2 * 4.5) = 3
+SURE_PROBABILITY = 0.99
+EXPECTED_NATS = 15.0
+MISSING_SHARE = 0.15
+PROVED = 0.9
+DECISIVE_NATS = 25.0
+LEAST_WEIGHT = 4.0
+LEAST_SHARED = 0.15
+RULED_OUT = -1e4
+
+
+def decisive(evidence: Evidence, trust: Trust) -> bool:
+    """Whether proved landmarks tell the candidates apart by themselves, so that the relief need not be asked."""
+    if trust.real < PROVED or len(evidence.nats) < 2:
+        return False
+    second, best = np.partition(evidence.nats, -2)[-2:]
+    return bool(best - second > DECISIVE_NATS)
+
+
+def missing(evidence: Evidence, trust: Trust) -> bool:
+    """Whether landmarks that proved real before are found at none of the candidates."""
+    expected = 0.5 * trust.share**2 * evidence.weight
+    return trust.real > 0.5 and expected > EXPECTED_NATS and float(evidence.nats.max()) < MISSING_SHARE * expected
+
+
+def is_sure(verdict: Verdict, evidence: Evidence, trust: Trust) -> bool:
+    """Whether the lattice vector of a step is known."""
+    clear = verdict.margin_nats > SURE_NATS and verdict.probability > SURE_PROBABILITY
+    return clear and not missing(evidence, trust)
+
+
+def learned(trust: Trust, verdict: Verdict, evidence: Evidence) -> Trust:
+    """Trust in the landmarks after a sure frame."""
+    if not evidence.weight > LEAST_WEIGHT:
+        return trust
+    chosen = int(np.argmin(np.abs(evidence.shift_yx - verdict.shift_yx).sum(axis=1)))
+    return trust.learned(float(evidence.share[chosen]), float(evidence.nats[chosen]))
+
+
+def outside(image: Image, evidence: Evidence) -> FloatArray:
+    """Nats that rule out shifts at which image and reference share too little to have been measured."""
+    share = np.prod(np.maximum(1 - np.abs(evidence.shift_yx) / np.array(image.shape), 0), axis=1)
+    return np.where(share < LEAST_SHARED, RULED_OUT, 0.0)
+
+
+def remarks(verdict: Verdict, sure: bool, unsure_before: int) -> tuple[int, str]:
+    """Flags and words for the user."""
+    flags, notes = 0, []
+    if not sure:
+        flags |= int(Flag.MODULO_LATTICE)
+        notes.append("step is known only up to a lattice vector")
+    elif unsure_before:
+        notes.append(f"{unsure_before} unsure steps resolved")
+    if verdict.jumped:
+        flags |= int(Flag.DRIFT_JUMP)
+        notes.append("jump")
+    return flags, "; ".join(notes)
