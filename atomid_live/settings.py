@@ -44,7 +44,9 @@ class DetectSettings(_Section):
     """Finding columns."""
 
     model: str = Field("auto", description="detector by name: dog is the classical one, auto the best shipped model")
-    backend: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = Field("auto", description="network runtime")
+    backend: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt", "torch-cuda", "onnxruntime-cuda"] = Field(
+        "auto", description="network runtime; tensorrt and those on -cuda run the whole detector on an NVIDIA GPU"
+    )
     threshold: float | None = Field(None, ge=0, le=1, description="least score of a column; none lets the detector choose")
     min_separation: str | None = Field(
         None, pattern=r"^\d+(\.\d+)?(px|nm|d)$", description="least distance of two columns: 5px, 0.15nm or 0.5d (d = spacing)"

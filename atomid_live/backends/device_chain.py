@@ -102,7 +102,7 @@ class Chain:
         fetched = min(FETCHED, room)
         with out_of_memory(f"frames of {shape}"), self._on_stream():
             self._buffers = stages.allocate(shape, padded, room, self._device)
-            self._raw = torch.zeros(shape, dtype=getattr(torch, dtype), device=self._device)
+            self._raw = torch.empty(shape, dtype=getattr(torch, dtype), device=self._device)
             self._staged = torch.zeros(shape, dtype=getattr(torch, dtype), pin_memory=self._cuda)
             self._param = torch.zeros(self._buffers.param.shape, dtype=torch.float64, pin_memory=self._cuda)
             self._numbers = torch.zeros(len(State) + 2 + len(Pool), dtype=torch.float64, pin_memory=self._cuda)

@@ -116,6 +116,7 @@ class OrtCudaNetwork:
         def infer() -> tuple[Any, Any]:
             torch.cuda.current_stream(image.device).synchronize()
             self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
             for place, name in enumerate((SPACING, WIDTH)):
                 if name in tensors:
                     sizes[place] = tensors[name][0]

@@ -184,3 +184,35 @@ def serve_tensorrt(
         log.debug("no GPU: %s", error)
         return first
     return ServingDetector(first, lambda: open_device(engine, "tensorrt", detect, frame, tell=tell), asked=asked, tell=tell)
+
+
+def detector_for(
+    engine: Engine, backend: str, on_processor: Callable[[], Detector], detect: DetectSettings | None = None,
+    frame: FrameSettings | None = None, *, tell: Tell = log.info,
+) -> Detector:  # fmt: skip
+    """Return the detector of an engine for any value of `--backend`.
+
+    Parameters
+    ----------
+    engine : Engine
+    backend : str
+        "auto" takes the GPU when it and TensorRT are healthy; a name of `DEVICE_BACKENDS` insists on it; others do not ask.
+    on_processor : callable
+        Makes the detector that serves without a GPU, and until TensorRT's plan is ready.
+    detect, frame : DetectSettings, FrameSettings
+    tell : callable
+        Hears when another detector takes over, and the steps of a build.
+
+    Raises
+    ------
+    DeviceAbsentError
+        A GPU was asked for by name and cannot be used.
+    """
+    if backend in ("torch-cuda", "onnxruntime-cuda"):
+        return open_device(engine, backend, detect, frame, tell=tell)
+    if backend == "tensorrt":
+        _device()  # before time is spent on the processor's detector
+        return serve_tensorrt(engine, on_processor(), detect, frame, asked=True, tell=tell)
+    if backend == "auto":
+        return serve_tensorrt(engine, on_processor(), detect, frame, asked=False, tell=tell)
+    return on_processor()

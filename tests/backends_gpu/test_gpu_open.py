@@ -8,7 +8,7 @@ import pytest
 from bandpass import lattice_frame
 
 from atomid_live.backends import device_open
-from atomid_live.backends.device_open import DEVICE_BACKENDS, ServingDetector, open_device, serve_tensorrt
+from atomid_live.backends.device_open import DEVICE_BACKENDS, ServingDetector, detector_for, open_device, serve_tensorrt
 from atomid_live.backends.engine import Engine
 from atomid_live.errors import DeviceAbsentError, ModelError, UsageError
 from atomid_live.types import Detections, Frame
@@ -56,6 +56,22 @@ def test_tensorrt_by_name_never_falls_to_the_processor(engine: Engine) -> None:
 def test_automatically_the_processor_serves(engine: Engine) -> None:
     first = Named("cpu")
     assert serve_tensorrt(engine, first, asked=False) is first
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_one_function_serves_every_name(engine: Engine) -> None:
+    first = Named("cpu")
+    for name in ("auto", "openvino", "onnxruntime", "torch"):
+        assert detector_for(engine, name, lambda: first) is first
+    for name in DEVICE_BACKENDS:
+        with pytest.raises(DeviceAbsentError):
+            detector_for(engine, name, lambda: pytest.fail("the processor's detector was made"))
+
+
+def test_settings_know_every_name() -> None:
+    from atomid_live.settings import DetectSettings
+
+    assert [DetectSettings(backend=name).backend for name in DEVICE_BACKENDS] == list(DEVICE_BACKENDS)
 
 
 def test_unknown_back_end_lists_the_known(engine: Engine) -> None:
