@@ -29,7 +29,7 @@ LEAST_PART = 0.1
 FIRST_Z = 1.7
 APART_SIGMA = 2.0
 LOOKS, MANY = 3, 0.05
-SECOND_KIND = 0.25
+SECOND_KIND = 0.45
 
 
 def _around(response: Image, yx: FloatArray, distance_px: float) -> FloatArray:
