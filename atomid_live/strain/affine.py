@@ -28,7 +28,7 @@ def place_nodes(yx, straight, cell, site, use, low, shape, uy, ux):  # type: ign
     return at, own, todo
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
 def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, full, part, out):  # type: ignore[no-untyped-def]
     """Fit the columns of `todo`; `at` is their place in the padded displacement arrays, where 1e9 stands for no column.
 
@@ -36,12 +36,16 @@ def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, 
     """
     classes = full.shape[1]
     m = np.empty(12)
+    counted = np.zeros((classes, classes), np.int64)
+    for s in range(classes):
+        for t in range(classes):
+            counted[s, t] = (weight[run[s, t] : run[s, t + 1]] > COUNTED_WEIGHT).sum()
     for i in range(len(at)):
         out[i, :] = np.nan
         out[i, 9] = 0.0
         if not todo[i]:
             continue
-        y0, x0 = own[i, 0], own[i, 1]
+        here, y0, x0 = at[i], own[i, 0], own[i, 1]
         yyy, yyx, yxx = 0.0, 0.0, 0.0
         gyy, gyx, gxy, gxx = 0.0, 0.0, 0.0, 0.0
         zyy, zyx, zxx = 0.0, 0.0, 0.0
@@ -50,9 +54,10 @@ def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, 
             near = -1
         for s in range(classes):
             m[:] = full[site[i], s]
+            near += counted[site[i], s]
             u1, u2, uyy, uyx, uxy, uxx, uu = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
             for k in range(run[site[i], s], run[site[i], s + 1]):
-                j = at[i] + offset[k]
+                j = np.uintp(here + offset[k])
                 dy, dx = uy[j] - y0, ux[j] - x0
                 square = dy * dy + dx * dx
                 g, ry, rx = weight[k], diff[k, 0], diff[k, 1]
@@ -65,10 +70,9 @@ def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, 
                     uxy += b * ry
                     uxx += b * rx
                     uu += g * square
-                    if g > COUNTED_WEIGHT:
-                        near += 1
                 else:
                     whole = 0.0
+                    near -= g > COUNTED_WEIGHT
                     h = g * g
                     m[0] -= g
                     m[1] -= g * ry

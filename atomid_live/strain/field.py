@@ -160,6 +160,8 @@ def _sample(columns: Columns, fit: LatticeFit, window: float) -> np.ndarray:
     every = int(SAMPLE_WINDOWS * window / longest)
     if every < 1:
         return np.ones(len(columns.site), np.bool_)
+    if every == 1:
+        return np.asarray(columns.site == 0)
     return np.asarray((columns.site == 0) & (columns.cell % every == 0).all(axis=1))
 
 
@@ -222,11 +224,11 @@ def measure_deformation(
     out = np.empty((len(columns.yx), 14))
     todo = nodes.todo if only is None else nodes.todo & only
     every = _thinning(columns, fit, window)
-    sample = _sample(columns, fit, window)
+    thinned = np.empty(0, np.bool_)
     fit_some = (nodes.at, nodes.own, columns.site)
     if every:
-        sample = (columns.site == 0) & (columns.cell % every == 0).all(axis=1)
-        fit_columns(*fit_some, nodes.todo & sample, nodes.uy, nodes.ux, *shape, out)
+        thinned = (columns.site == 0) & (columns.cell % every == 0).all(axis=1)
+        fit_columns(*fit_some, nodes.todo & thinned, nodes.uy, nodes.ux, *shape, out)
         fill_between(columns.cell, todo, columns.table.column[0], columns.table.low, every, out)
         left = todo & np.isnan(out[:, 0])
         rest = np.empty_like(out)
@@ -241,6 +243,7 @@ def measure_deformation(
     sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
     sem = (float("nan"),) * 3
     if with_sem:
+        sample = thinned if every else _sample(columns, fit, window)
         share = mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, sample)
         square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
         sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))

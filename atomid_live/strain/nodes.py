@@ -102,9 +102,10 @@ class NodeAverage:
             return match
         site, cell = _rename(columns, match)
         yx = self._lookup(site, cell)
-        known = np.isfinite(yx[:, 0])
-        if known.any():
-            self._shift = np.median(columns.yx[known] - yx[known], axis=0)
+        known = np.flatnonzero(np.isfinite(yx[:, 0]))
+        if len(known):
+            some = known[:: -(-len(known) // MATCHING_COLUMNS)]
+            self._shift = np.median(columns.yx[some] - yx[some], axis=0)
         origin = columns.fit.origin_yx_px.copy()
         named = match.kind >= 0
         matrix = self.fit.matrix @ match.change
@@ -155,7 +156,9 @@ def _rename(columns: Columns, match: _Match) -> tuple[IntArray, IntArray]:
     """Site and cell of each column in the reference's names."""
     own = np.maximum(columns.site, 0)
     site = np.where(columns.site >= 0, match.kind[own], -1)
-    return site, columns.cell @ match.change.T + match.jump[own]
+    (yy, yx), (xy, xx) = match.change
+    i, j = columns.cell.T
+    return site, np.stack([yy * i + yx * j, xy * i + xx * j], axis=1) + match.jump[own]
 
 
 def _name_classes(middle: FloatArray, offset: FloatArray, matrix: FloatArray, tolerance: float) -> tuple[IntArray, IntArray]:
