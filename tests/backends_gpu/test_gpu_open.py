@@ -158,3 +158,31 @@ def test_onnx_runtime_that_took_the_processor_all_the_same_is_refused(engine: En
     )
     with pytest.raises(DeviceAbsentError, match="took CPUExecutionProvider instead"):
         OrtCudaNetwork(engine, SimpleNamespace(index=0))
+
+
+@pytest.mark.torch
+def test_torch_network_reads_an_engines_arrays(engine: Engine) -> None:
+    """The compact network, untrained: the device's network (here on the processor) gives the map of the processor's."""
+    import hashlib
+    from dataclasses import replace
+
+    import numpy as np
+    import torch
+
+    from atomid_live.backends.device_networks import torch_network
+    from atomid_live.backends.torch import TorchNetwork
+    from atomid_live.train.network import CompactUnet
+
+    torch.manual_seed(3)
+    path = engine.folder / "weights.npz"
+    np.savez(path, **{key: value.numpy() for key, value in CompactUnet((8, 12, 16), 1).state_dict().items()})
+    files = {**engine.card["files"], path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    compact = replace(engine, card={**engine.card, "files": files, "network": {"channels": [8, 12, 16], "blocks": 1}})
+    image = torch.randn(1, 1, 64, 96)
+    network = torch_network(compact, torch.device("cpu"))
+    heat, sizes = network.bind(image)()
+    expected = TorchNetwork(compact, 1, "fp32").infer(image[0, 0].numpy())
+    assert network.name == "torch-cpu:bandpass"
+    assert heat.is_contiguous()
+    np.testing.assert_allclose(heat.numpy(), expected.confidence, atol=1e-6)
+    np.testing.assert_allclose(sizes.numpy(), [expected.spacing_px, expected.column_sigma_px], rtol=1e-5)

@@ -65,3 +65,31 @@ def test_without_a_gpu_the_launcher_says_so() -> None:
         pytest.skip("there is a GPU here")
     with pytest.raises(DeviceAbsentError, match="doctor"):
         launch.CudaLauncher()
+
+
+def test_launches_hand_over_addresses_counts_and_the_current_stream() -> None:
+    """On a stand-in for cuda.core: tensors as addresses, integers as 32-bit, threads appended and covered by blocks."""
+    torch = pytest.importorskip("torch")
+    import threading
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    made: list[tuple[object, ...]] = []
+    launcher = object.__new__(launch.CudaLauncher)
+    launcher.device, launcher._kernels = torch.device("cpu"), {}
+    launcher._torch = SimpleNamespace(cuda=SimpleNamespace(current_stream=lambda device: SimpleNamespace(cuda_stream=77)))
+    launcher._code = SimpleNamespace(get_kernel=lambda name: f"kernel {name} {threading.get_ident()}")
+    launcher._config = lambda grid, block: (grid, block)
+    launcher._launch = lambda *values: made.append(values)
+    tensor = torch.zeros(5)
+    launcher("suppress", 300, tensor, True, 7)
+    stream, config, kernel, *values = made[0]
+    assert stream.__cuda_stream__() == (0, 77)  # type: ignore[attr-defined]
+    assert config == (3, launch.BLOCK)
+    assert str(kernel).startswith("kernel suppress")
+    assert values[0] == tensor.data_ptr()
+    assert [(type(v), v) for v in values[1:]] == [(np.int32, 1), (np.int32, 7), (np.int32, 300)]
+    for wrong in (0, -1, 2**31):
+        with pytest.raises(ValueError, match="threads"):
+            launcher("suppress", wrong, tensor)
