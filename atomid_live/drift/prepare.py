@@ -68,6 +68,7 @@ class Preparer:
         self.smooth_px = min(max(usual, 0.8), 3.0)
         self.flatten_px = 2 * min(round(12 * self.smooth_px), min(self.binned_shape) // 6) + 1
         self._full = np.empty(shape, np.float32)
+        self._small, self._level = (np.empty(self.binned_shape, np.float32) for _ in range(2))
 
     @property
     def too_small(self) -> bool:
@@ -85,7 +86,8 @@ class Preparer:
             np.copyto(full, np.float32(full[finite].mean() if finite.any() else 0.0), where=~finite)
             binned = self._binned(full)
         smooth = cv2.GaussianBlur(binned, (0, 0), self.smooth_px)
-        image = np.subtract(smooth, cv2.boxFilter(binned, -1, (self.flatten_px, self.flatten_px)), out=smooth)
+        level_map = cv2.boxFilter(binned, -1, (self.flatten_px, self.flatten_px), dst=self._level)
+        image = np.subtract(smooth, level_map, out=smooth)
         clip_outliers(image, OUTLIER_SIGMAS)
         flat = image.ravel()
         spread = math.sqrt(float(np.dot(flat, flat)) / flat.size)
@@ -99,5 +101,5 @@ class Preparer:
         if self.bin_px == 1:
             return full
         size = (self.binned_shape[1], self.binned_shape[0])
-        binned: Image = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
+        binned: Image = cv2.resize(full, size, dst=self._small, interpolation=cv2.INTER_AREA)
         return binned

@@ -75,8 +75,9 @@ class Correlator:
         self.window = np.outer(np.hanning(shape[0] + 2)[1:-1], np.hanning(shape[1] + 2)[1:-1]).astype(np.float32)
         self._grid = tuple(2 * math.ceil(n / 4) for n in shape)
         self.scale_yx = shape[0] / self._grid[0], shape[1] / self._grid[1]
+        self._windowed = np.empty(shape, np.float32)
         self._product = np.zeros((self._grid[0], self._grid[1] // 2 + 1), np.complex64)
-        own = self._crop(fft.rfft2(self.window))
+        own = self._cropped(self.window)
         envelope = self.correlation(own, own)
         self.envelope: Image = np.maximum(envelope / envelope[0, 0], np.float32(1e-3))
         dense = self._dense(own)
@@ -84,11 +85,15 @@ class Correlator:
 
     def spectrum(self, image: Image) -> Spectrum:
         """Cropped spectrum of the windowed image."""
-        return self._crop(fft.rfft2(image * self.window, workers=1))
+        np.multiply(image, self.window, out=self._windowed)
+        return self._cropped(self._windowed)
 
-    def _crop(self, full: Spectrum) -> Spectrum:
+    def _cropped(self, image: Image) -> Spectrum:
         half, cols = self._grid[0] // 2, self._grid[1] // 2 + 1
-        return np.concatenate([full[:half, :cols], full[-half:, :cols]]).astype(np.complex64, copy=False)
+        # the second transform is made of the columns that are kept
+        rows = np.ascontiguousarray(fft.rfft(image, axis=1, workers=1)[:, :cols])
+        full = fft.fft(rows, axis=0, workers=1, overwrite_x=True)
+        return np.concatenate([full[:half], full[-half:]]).astype(np.complex64, copy=False)
 
     def correlation(self, reference: Spectrum, image: Spectrum) -> Image:
         """Correlation on the wrapped grid, zero shift at [0, 0]."""
