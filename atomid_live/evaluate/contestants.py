@@ -75,7 +75,9 @@ def _engine_detector(name: str, threads: int, closing: ExitStack) -> Contestant:
     engine = load_engine(folder)
     network = TimedNetwork(open_network(engine, "auto", threads))
     closing.callback(network.close)
-    return Contestant(engine.name, UnetDetector(network, engine, DetectSettings(), FrameSettings()), network)
+    # trainings that do not ship may all bear one name; their folders tell them apart
+    shown = engine.name if engine.name == name else f"{engine.name} ({folder.name})"
+    return Contestant(shown, UnetDetector(network, engine, DetectSettings(), FrameSettings()), network)
 
 
 @contextmanager

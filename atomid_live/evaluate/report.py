@@ -94,9 +94,10 @@ def markdown(outcome: Outcome, figures: list[tuple[str, str]], figure_folder: st
 
 
 _REAL = (
-    "Numbers only; the frames belong to others. ReS2 000: scale bar and half a spacing of border left out; its labels "
-    "are biased by up to 2 px per site, so positions are compared with a joint fit instead. Single atoms match within 2.5 widths of the "
-    "labelled atoms. Of nanoparticles only the fitted columns, of PbTiO3/SrRuO3 only one sublattice is labelled: recall counts there."
+    "Numbers only; the frames belong to others. ReS2 000: scale bar and half a spacing of border left out; its labels are off "
+    "by up to 2 px per site, so positions are compared with a joint fit instead. Single atoms match within 2.5 widths of the "
+    "labelled atoms. Of nanoparticles only the fitted columns, of PbTiO3/SrRuO3 only one sublattice is labelled: there recall "
+    "counts."
 )
 
 
@@ -133,6 +134,9 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }  # fmt: skip
 
 
+_TERMINAL = (("f1", 8, 4), ("f1_quarter", 9, 4), ("rmse_px", 6, 3), ("ratio", 7, 2), ("false_per_mpx", 9, 1), ("ms", 5, 1))
+
+
 def as_text(outcome: Outcome) -> str:
     """Short table for the terminal: F1 at both radii and position error per scene and contestant."""
     rows = (*outcome.simulated, *outcome.real)
@@ -144,13 +148,12 @@ def as_text(outcome: Outcome) -> str:
             if mine:
                 mean = {
                     n: estimate([r.numbers.get(n, float("nan")) for r in mine], [r.series for r in mine]).mean
-                    for n in ("f1", "f1_quarter", "rmse_px", "ratio", "false_per_mpx", "ms")
+                    for n, _, _ in _TERMINAL
                 }
-                lines.append(
-                    f"{scene:<20} {who:<{wide}}  {len(mine):6d}  {tables.shown(mean['f1']):>8}"
-                    f"  {tables.shown(mean['f1_quarter']):>9}  {tables.shown(mean['rmse_px'], 3):>6}  {tables.shown(mean['ratio'], 2):>7}"
-                    f"  {tables.shown(mean['false_per_mpx'], 1):>9}  {mean['ms']:5.1f}"
-                )
+                cells = [f"{scene:<20} {who:<{wide}}", f"{len(mine):6d}"]
+                for number, width, digits in _TERMINAL:
+                    cells.append(f"{tables.shown(mean[number], digits):>{width}}")
+                lines.append("  ".join(cells))
     return "\n".join([*lines, *(f"not taking part: {reason}" for reason in outcome.absent)])
 
 

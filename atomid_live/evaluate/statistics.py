@@ -10,6 +10,8 @@ import numpy as np
 from atomid_live.types import NAN, FloatArray
 
 RESAMPLES = 2000
+# Fewer draws cannot tell their own spread, and an interval of them would look far too narrow.
+FEWEST_GROUPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,10 @@ class Estimate:
 
 
 def interval(values: FloatArray, groups: Sequence[int], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean, shape (N,) values resampled by whole groups; NaN under two groups."""
+    """95 % percentile interval of the mean, shape (N,) values resampled by whole groups; NaN under four groups."""
     labels = np.asarray(groups)
     names = np.unique(labels)
-    if len(names) < 2:
+    if len(names) < FEWEST_GROUPS:
         return NAN, NAN
     sums = np.array([values[labels == name].sum() for name in names])
     sizes = np.array([(labels == name).sum() for name in names])

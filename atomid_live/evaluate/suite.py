@@ -160,6 +160,7 @@ class _Referee:
     def __init__(self, plan: Plan, ours: Sequence[Contestant], rivals: Sequence[Rival]) -> None:
         self.plan, self.rows = plan, list[Row]()
         self._ours, self._rivals = ours, rivals
+        self._names = {each.name for each in ours}
         self._turning = _Invariance()
 
     def show(self, image: SceneImage, with_rivals: bool, with_chance: bool) -> None:
@@ -168,7 +169,7 @@ class _Referee:
         if with_rivals:
             answers += [pair for rival in self._rivals for pair in rival(image)]
         for who, answer in answers:
-            numbers = score_image(image, answer, with_chance)
+            numbers = score_image(image, answer, with_chance and who in self._names)
             numbers |= {f"ms {stage}": ms for stage, ms in answer.timings_ms.items()}
             if image.scene == "S17":
                 self._turning.add(who, image, answer, numbers)

@@ -113,7 +113,7 @@ def test_calibration_error_of_honest_and_boastful_scores() -> None:
     assert calibration_error(np.full(100, 0.95), np.zeros(100, bool)) == pytest.approx(0.95)
 
 
-def test_interval_covers_and_needs_two_seeds() -> None:
+def test_interval_covers_and_needs_four_seeds() -> None:
     rng = np.random.default_rng(5)
     hits = 0
     for _ in range(200):
@@ -121,7 +121,7 @@ def test_interval_covers_and_needs_two_seeds() -> None:
         low, high = interval(values, list(range(30)))
         hits += low <= 0.0 <= high
     assert 0.87 < hits / 200 <= 1.0
-    assert np.isnan(interval(np.ones(4), [1, 1, 1, 1])[0])
+    assert np.isnan(interval(np.ones(6), [1, 1, 2, 2, 3, 3])[0])
     found = estimate([1.0, np.nan, 0.5], [0, 1, 2])
     assert (found.count, found.mean, found.worst) == (2, 0.75, 0.5)
     assert estimate([np.nan], [0]).count == 0
