@@ -9,13 +9,15 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from atomid_live.detect.columns import collect
-from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, DogDetector, separation_px
+from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, SUPPORT_SPACINGS, SUPPORTERS, DogDetector, separation_px
 from atomid_live.detect.dog_filter import band_pass
 from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola
+from atomid_live.detect.refine import first_fit
 from atomid_live.detect.resample import to_canonical
 from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale, sparse_noise
 from atomid_live.flags import Flag
@@ -34,6 +36,11 @@ NARROWER, WIDER = 0.8, 1.25
 SECOND_LOOKS = 2
 # A frame whose peaks are typically this low is looked at again at other scales, which must convince.
 WEAK, CONVINCING = 0.15, 0.5
+# Peaks down to this height are columns if they are this part as tall as the bright ones and stand among columns.
+LOW, DOUBTFUL_PART, COMPANY_ROUNDS = 0.03, 0.5, 3
+BRIGHT_QUANTILE = 0.75
+# In a frame with little noise a peak no higher than this must be this part as tall too: there a vacancy or vacuum is seen.
+LITTLE_NOISE, CERTAIN, CLEAR_PART = 0.35, 0.5, 0.4
 OTHER_SCALES = (0.5, 0.25, 2.0)
 SPACING_AGREES = 1.7
 
@@ -104,20 +111,20 @@ class Look:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sight:
-    """One scale's answer: contrast image, widths in the frame and in it, spacing in the frame, peaks in both, heights."""
+    """One scale's answer in pixels of the frame.
 
-    contrast: Image
+    `ratio` is the column width the network finds over the one assumed, `whole` says that the frame was not reduced, `merit`
+    is how high peaks typically are: third quartile in a lattice, else the median of those that stand out of the noise.
+    """
+
     column_sigma_px: float
-    canonical_sigma_px: float
+    ratio: float
+    whole: bool
+    merit: float
     spacing_px: float
-    canonical_yx_px: FloatArray
     yx_px: FloatArray
     height: FloatArray
-
-    @property
-    def typical(self) -> float:
-        """Third quartile of the heights."""
-        return float(np.quantile(self.height, 0.75)) if len(self.height) else 0.0
+    significance: FloatArray
 
 
 def scores(height: FloatArray, least: float) -> FloatArray:
@@ -149,6 +156,34 @@ def significance(contrast: Image, yx_px: FloatArray, sigma_px: float) -> FloatAr
     response = band_pass(contrast, sigma_px)
     index = np.clip(np.rint(yx_px).astype(np.int64), 0, np.array(response.shape) - 1)
     return np.asarray(response[index[:, 0], index[:, 1]] / sparse_noise(response, contrast, sigma_px), np.float64)
+
+
+def with_company(look: Look, sure: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Columns of a lattice: the sure peaks, and low ones as bright as columns that stand among columns, shape (N,).
+
+    Contamination and noise lower the peaks of a part of the columns; what tells them from chance is that they are half as
+    tall as the others on the raw pixels and have two of them within 1.7 spacings. A sure peak that is hardly brighter than
+    its surroundings is none: local contrast shows the noise of a hole as large as columns.
+    """
+    maybe = np.flatnonzero(sure | (look.height > LOW))
+    if not sure.any():
+        return sure
+    _, fitted, _ = first_fit(look.prepared.image, look.yx_px[maybe], look.column_sigma_px, fit_width=False)
+    tall = fitted[:, 2] / max(float(np.quantile(fitted[sure[maybe], 2], BRIGHT_QUANTILE)), 1e-30)
+    shy = (look.height[maybe] < CERTAIN) & (look.scale.noise_fraction < LITTLE_NOISE)
+    least = np.where(shy, CLEAR_PART, FAINTEST_PART)
+    chosen = sure[maybe] & (tall > least)
+    doubtful = np.flatnonzero(~sure[maybe] & (tall > DOUBTFUL_PART))
+    reach = SUPPORT_SPACINGS * float(np.fmax(look.scale.spacing_px, look.scale.plane_px))
+    yx = look.yx_px[maybe]
+    for _ in range(COMPANY_ROUNDS):
+        open_ = doubtful[~chosen[doubtful]]
+        if not len(open_) or chosen.sum() < SUPPORTERS or not np.isfinite(reach):
+            break
+        chosen[open_] = cKDTree(yx[chosen]).query(yx[open_], k=SUPPORTERS)[0][:, -1] <= reach
+    out = np.zeros(len(sure), np.bool_)
+    out[maybe[chosen]] = True
+    return out
 
 
 def _agree(spacing_px: float, learned_px: float) -> bool:
@@ -201,9 +236,7 @@ class UnetDetector:
             constant = prepare(frame.pixels).frame_flags
             return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | constant)
         score = scores(look.height, self._rules[look.scale.kind].at(look.height))
-        keep = score >= (0.5 if self._detect.threshold is None else self._detect.threshold)
-        if self._detect.threshold is None:
-            keep &= look.significance >= self._significance
+        keep = self._chosen(look, score)
         least = None
         if self._detect.min_separation is not None:
             spacing = look.scale.spacing_px if np.isfinite(look.scale.spacing_px) else look.spacing_px
@@ -211,15 +244,23 @@ class UnetDetector:
         found = collect(
             look.prepared,
             look.yx_px[keep],
-            score[keep],
+            # what company has brought in counts as found
+            np.maximum(score[keep], 0.5) if self._detect.threshold is None else score[keep],
             look.column_sigma_px,
             least_px=least,
             plane_px=look.scale.plane_px,
-            faintest_part=FAINTEST_PART if look.scale.kind == "lattice" and self._detect.threshold is None else 0.0,
             fit_width=look.scale.noise_fraction < CLEAN_FRACTION,
         )
         odd = look.scale.kind == "lattice" and not _agree(found.spacing_px, look.spacing_px)
         return replace(found, frame_flags=found.frame_flags | int(Flag.SPACING_ODD)) if odd else found
+
+    def _chosen(self, look: Look, score: FloatArray) -> NDArray[np.bool_]:
+        """Which peaks are columns: by their score alone where a threshold was asked for, else as the kind of scene wants it."""
+        if self._detect.threshold is not None:
+            return np.asarray(score >= self._detect.threshold)
+        if look.scale.kind == "sparse":
+            return np.asarray((score >= 0.5) & (look.significance >= self._significance))
+        return with_company(look, score >= 0.5)
 
     def look(self, pixels: NDArray[Any]) -> Look | None:
         """Show a frame (rows, cols) to the network, again at another scale if it finds columns narrower, wider or hardly any.
@@ -235,30 +276,42 @@ class UnetDetector:
         prepared, scale = self._dog.oriented(prepared)
         if not scale.found:
             return None
-        sight = self._settle(prepared.image, scale.column_sigma_px)
-        if scale.kind == "lattice" and sight.typical < WEAK:
+        sight = self._settle(prepared.image, scale.column_sigma_px, scale.kind)
+        if scale.kind == "lattice" and sight.merit < WEAK:
             sizes = [part * scale.column_sigma_px for part in OTHER_SCALES]
-            others = [self._settle(prepared.image, size) for size in sizes if size >= SMALLEST_SIGMA_PX]
-            best = max(others, key=lambda other: other.typical, default=sight)
-            sight = best if best.typical > CONVINCING else sight
-        clear = np.full(len(sight.yx_px), np.inf)
-        if scale.kind == "sparse":
-            clear = significance(sight.contrast, sight.canonical_yx_px, sight.canonical_sigma_px)
-        return Look(prepared, scale, sight.column_sigma_px, sight.spacing_px, sight.yx_px, sight.height, clear)
+            others = [self._settle(prepared.image, size, scale.kind) for size in sizes if size >= SMALLEST_SIGMA_PX]
+            best = max(others, key=lambda other: other.merit, default=sight)
+            sight = best if best.merit > CONVINCING else sight
+        return Look(
+            prepared, scale, sight.column_sigma_px, sight.spacing_px, sight.yx_px, sight.height, sight.significance
+        )  # fmt: skip
 
-    def _settle(self, image: Image, sigma_px: float) -> _Sight:
-        """Run the network at a scale, and again at the one that it finds there."""
-        for left in reversed(range(SECOND_LOOKS + 1)):
-            canonical = to_canonical(image, sigma_px)
-            factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
-            contrast = local_contrast(canonical.image)
-            maps = self._network.infer(padded(contrast))
-            ratio = maps.column_sigma_px / (sigma_px * factor)
-            if not left or not np.isfinite(ratio) or NARROWER < ratio < WIDER or (factor == 1.0 and ratio < 1.0):
+    def _settle(self, image: Image, sigma_px: float, kind: str) -> _Sight:
+        """Run the network at a scale, and at the one that it finds there as long as it then sees no less."""
+        sight = self._see(image, sigma_px, kind)
+        for _ in range(SECOND_LOOKS):
+            if not np.isfinite(sight.ratio) or NARROWER < sight.ratio < WIDER or (sight.whole and sight.ratio < 1.0):
                 break
-            sigma_px *= min(max(ratio, 0.5), 2.0)
+            other = self._see(image, sight.column_sigma_px * min(max(sight.ratio, 0.5), 2.0), kind)
+            if other.merit < sight.merit:
+                break
+            sight = other
+        return sight
+
+    def _see(self, image: Image, sigma_px: float, kind: str) -> _Sight:
+        """Run the network at one scale."""
+        canonical = to_canonical(image, sigma_px)
+        factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
+        contrast = local_contrast(canonical.image)
+        maps = self._network.infer(padded(contrast))
         yx, height = map_peaks(maps, contrast.shape, sigma_px * factor)
-        return _Sight(contrast, sigma_px, sigma_px * factor, maps.spacing_px / factor, yx, canonical.to_frame(yx), height)
+        clear = np.full(len(yx), np.inf) if kind == "lattice" else significance(contrast, yx, sigma_px * factor)
+        counted = height if kind == "lattice" else height[clear >= self._significance]
+        merit = float(np.quantile(counted, 0.75 if kind == "lattice" else 0.5)) if len(counted) else 0.0
+        ratio = maps.column_sigma_px / (sigma_px * factor)
+        return _Sight(
+            sigma_px, ratio, factor == 1.0, merit, maps.spacing_px / factor, canonical.to_frame(yx), height, clear
+        )  # fmt: skip
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile the kernels and the network for frames of this shape."""
