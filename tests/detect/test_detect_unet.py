@@ -1,6 +1,7 @@
 """The shipped network finds columns of crystals it was never told of, and nothing where there is nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,8 +106,8 @@ def test_a_wrong_scale_is_noticed_and_mended(detector: UnetDetector, monkeypatch
     pixels, truth = _crystal("res2", 0.0131, 7)
     original = dog.estimate_scale
 
-    def mistaken(image: NDArray[np.float32]) -> Scale:
-        scale = original(image)
+    def mistaken(image: NDArray[np.float32], *levels: Any) -> Scale:
+        scale = original(image, *levels)
         return replace(scale, column_sigma_px=scale.column_sigma_px * wrong)
 
     monkeypatch.setattr(dog, "estimate_scale", mistaken)
