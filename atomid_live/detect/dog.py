@@ -130,7 +130,7 @@ def candidates(level: Level, column_sigma_px: float, scale: Scale, threshold: fl
     Parameters
     ----------
     level : Level
-        The frame where a column is about 1.2 to 2.4 px wide, columns bright.
+        The frame where a column is about 1.1 to 2.2 px wide, columns bright.
     column_sigma_px : float
         Width of a column in the frame.
     scale : Scale

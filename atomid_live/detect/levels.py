@@ -13,6 +13,8 @@ Image = NDArray[np.float32]
 
 # narrower columns than this are no longer well sampled
 LEAST_SIGMA_PX = 1.2
+# full resolution costs four times as much as half, and down to this width it finds no more
+HALVED_FROM_PX = 2.2
 
 
 class Level:
@@ -61,4 +63,5 @@ class Levels:
 
     def fitting(self, column_sigma_px: float) -> Level:
         """The strongest reduction at which a column is still well sampled."""
-        return self.reduced(max(1, int(column_sigma_px / LEAST_SIGMA_PX)))
+        side = int(column_sigma_px / LEAST_SIGMA_PX)
+        return self.reduced(max(1 + (column_sigma_px >= HALVED_FROM_PX), side))
