@@ -11,7 +11,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from atomid_live.backends.engine import Engine
+from atomid_live.settings import DetectSettings
 from atomid_live.types import Detections
+
+# Chosen by score alone, both detectors have one rule.
+BY_SCORE = DetectSettings(threshold=0.5)
 
 
 def host_launcher(stride: int = 1) -> Any:
@@ -55,7 +59,7 @@ def device_detector(engine: Engine, network: Any, **options: Any) -> Iterator[An
     """Open and close."""
     from atomid_live.backends.device import DeviceDetector
 
-    detector = DeviceDetector(engine, network, host_launcher(7919), **options)
+    detector = DeviceDetector(engine, network, host_launcher(7919), **({"detect": BY_SCORE} | options))
     yield detector
     detector.close()
 
@@ -65,7 +69,7 @@ def processor_detector(engine: Engine, **options: Any) -> Any:
     from atomid_live.backends.onnxruntime import OnnxRuntimeNetwork
     from atomid_live.detect.unet import UnetDetector
 
-    return UnetDetector(OnnxRuntimeNetwork(engine, 1, "fp32"), engine, **options)
+    return UnetDetector(OnnxRuntimeNetwork(engine, 1, "fp32"), engine, **({"detect": BY_SCORE} | options))
 
 
 def agree(found: Detections, expected: Detections, least: int) -> None:

@@ -52,7 +52,8 @@ def test_dark_columns_clipping_and_nan(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "detect", [DetectSettings(threshold=0.2), DetectSettings(threshold=0.7), DetectSettings(min_separation="12px")]
+    "detect",
+    [DetectSettings(threshold=0.2), DetectSettings(threshold=0.7), DetectSettings(threshold=0.5, min_separation="12px")],
 )
 def test_threshold_and_separation(engine: Engine, detect: DetectSettings) -> None:
     frame = lattice_frame((240, 300))
@@ -77,10 +78,11 @@ def test_sparse_atoms_must_stand_out_of_the_noise(engine: Engine) -> None:
     for place in rng.uniform(12, 248, (20, 2)) * (1.0, 1.25):
         image += 25.0 * np.exp(-0.5 * ((y - place[0]) ** 2 + (x - place[1]) ** 2) / 2.2**2)
     frame = replace(lattice_frame((64, 80)), pixels=rng.poisson(image).astype(np.uint16))
-    with device_detector(engine, OrtOnProcessor(engine)) as detector:
+    own = DetectSettings()
+    with device_detector(engine, OrtOnProcessor(engine), detect=own) as detector:
         found = detector.detect(frame)
         assert any(name == "keep_significant" for name, _ in detector._run.launches)
-        agree(found, processor_detector(engine).detect(frame), 12)
+        agree(found, processor_detector(engine, detect=own).detect(frame), 12)
 
 
 def test_a_second_frame_of_the_same_shape_leaves_nothing_of_the_first(engine: Engine) -> None:
