@@ -372,14 +372,18 @@ def _strongest(columns: FloatArray, count: int = 400) -> FloatArray:
     return columns[np.argpartition(-columns[:, 2], count)[:count]]
 
 
+def quick_fit(image: Image, yx_px: FloatArray, column_sigma_px: float) -> FloatArray:
+    """Heights of columns at `yx_px` (N, 2) by one step of the fit: (N, 3) of y, x as given, and height."""
+    out, start = np.zeros((len(yx_px), 9)), np.ascontiguousarray(yx_px)
+    _fit(image, np.zeros_like(image), start, np.zeros((len(start), 3)), column_sigma_px, 1, start, out, np.empty(0))
+    # where a column is a few pixels wide, its peak is a better place than a fit that its neighbours pull
+    return np.column_stack([start, np.where(out[:, 7] > 0, out[:, 2], 0.0)])
+
+
 def first_fit(image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool) -> tuple[Image, FloatArray, float]:
     """One quick fit of columns at `yx_px` (N, 2): their image without background, (N, 3) of y, x, height, and their width."""
-    out = np.zeros((len(yx_px), 9))
+    held, sigma = quick_fit(image, yx_px, column_sigma_px), column_sigma_px
     model = np.zeros_like(image)
-    start, sigma = np.ascontiguousarray(yx_px), column_sigma_px
-    _fit(image, model, start, np.zeros((len(start), 3)), column_sigma_px, 1, start, out, np.empty(0))
-    # where a column is a few pixels wide, its peak is a better place than a fit that its neighbours pull
-    held = np.column_stack([start, np.where(out[:, 7] > 0, out[:, 2], 0.0)])
     _render(held, column_sigma_px, model)
     for _ in range(2 if fit_width else 0):
         held, sigma, model = _rewiden(held, model, sigma, _width_step(image, model, _strongest(held), sigma))
