@@ -17,7 +17,7 @@ from atomid_live.detect.dog_filter import band_pass
 from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola
-from atomid_live.detect.refine import first_fit
+from atomid_live.detect.refine import quick_fit
 from atomid_live.detect.resample import to_canonical
 from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale, sparse_noise
 from atomid_live.flags import Flag
@@ -34,11 +34,12 @@ RADIUS_SIGMA = 2.0
 # The network's own opinion of the column width overrules the spectrum's beyond these ratios, and not more than twice.
 NARROWER, WIDER = 0.8, 1.25
 SECOND_LOOKS = 2
+SLACK = 0.05
 # A frame whose peaks are typically this low is looked at again at other scales, which must convince.
 WEAK, CONVINCING = 0.15, 0.5
 # Peaks down to this height are columns if they are this part as tall as the bright ones and stand among columns.
 LOW, DOUBTFUL_PART, COMPANY_ROUNDS = 0.03, 0.5, 3
-BRIGHT_QUANTILE = 0.75
+BRIGHT_QUANTILE, REFERENCES = 0.75, 400
 # In a frame with little noise a peak no higher than this must be this part as tall too: there a vacancy or vacuum is seen.
 LITTLE_NOISE, CERTAIN, CLEAR_PART = 0.35, 0.5, 0.4
 OTHER_SCALES = (0.5, 0.25, 2.0)
@@ -162,28 +163,35 @@ def with_company(look: Look, sure: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Columns of a lattice: the sure peaks, and low ones as bright as columns that stand among columns, shape (N,).
 
     Contamination and noise lower the peaks of a part of the columns; what tells them from chance is that they are half as
-    tall as the others on the raw pixels and have two of them within 1.7 spacings. A sure peak that is hardly brighter than
-    its surroundings is none: local contrast shows the noise of a hole as large as columns.
+    tall as the bright ones on the raw pixels and have two columns within 1.7 spacings.
     """
-    maybe = np.flatnonzero(sure | (look.height > LOW))
+    chosen = sure.copy()
     if not sure.any():
-        return sure
-    _, fitted, _ = first_fit(look.prepared.image, look.yx_px[maybe], look.column_sigma_px, fit_width=False)
-    tall = fitted[:, 2] / max(float(np.quantile(fitted[sure[maybe], 2], BRIGHT_QUANTILE)), 1e-30)
-    shy = (look.height[maybe] < CERTAIN) & (look.scale.noise_fraction < LITTLE_NOISE)
-    least = np.where(shy, CLEAR_PART, FAINTEST_PART)
-    chosen = sure[maybe] & (tall > least)
-    doubtful = np.flatnonzero(~sure[maybe] & (tall > DOUBTFUL_PART))
+        return chosen
+    shy = sure & (look.height < CERTAIN) if look.scale.noise_fraction < LITTLE_NOISE else np.zeros_like(sure)
+    doubtful = ~sure & (look.height > LOW)
+    tested = np.flatnonzero(shy | doubtful)
+    if not len(tested):
+        return chosen
+    known = np.flatnonzero(sure & ~shy) if (sure & ~shy).any() else np.flatnonzero(sure)
+    known = known[:: max(1, len(known) // REFERENCES)]
+    height = _raw_height(look, np.concatenate([known, tested]))
+    tall = height[len(known) :] / max(float(np.quantile(height[: len(known)], BRIGHT_QUANTILE)), 1e-30)
+    chosen[tested[shy[tested] & (tall < CLEAR_PART)]] = False
+    open_ = tested[doubtful[tested] & (tall > DOUBTFUL_PART)]
     reach = SUPPORT_SPACINGS * float(np.fmax(look.scale.spacing_px, look.scale.plane_px))
-    yx = look.yx_px[maybe]
     for _ in range(COMPANY_ROUNDS):
-        open_ = doubtful[~chosen[doubtful]]
-        if not len(open_) or chosen.sum() < SUPPORTERS or not np.isfinite(reach):
+        if not len(open_) or np.count_nonzero(chosen) < SUPPORTERS or not np.isfinite(reach):
             break
-        chosen[open_] = cKDTree(yx[chosen]).query(yx[open_], k=SUPPORTERS)[0][:, -1] <= reach
-    out = np.zeros(len(sure), np.bool_)
-    out[maybe[chosen]] = True
-    return out
+        distance = cKDTree(look.yx_px[chosen]).query(look.yx_px[open_], k=SUPPORTERS)[0][:, -1]
+        chosen[open_[distance <= reach]] = True
+        open_ = open_[distance > reach]
+    return chosen
+
+
+def _raw_height(look: Look, which: NDArray[np.int64]) -> FloatArray:
+    """Height of a Gaussian of the column's width on a constant, fitted to the raw pixels at some peaks."""
+    return quick_fit(look.prepared.image, look.yx_px[which], look.column_sigma_px)[:, 2]
 
 
 def _agree(spacing_px: float, learned_px: float) -> bool:
@@ -249,6 +257,7 @@ class UnetDetector:
             look.column_sigma_px,
             least_px=least,
             plane_px=look.scale.plane_px,
+            faintest_part=FAINTEST_PART if look.scale.kind == "lattice" and self._detect.threshold is None else 0.0,
             fit_width=look.scale.noise_fraction < CLEAN_FRACTION,
         )
         odd = look.scale.kind == "lattice" and not _agree(found.spacing_px, look.spacing_px)
@@ -293,7 +302,7 @@ class UnetDetector:
             if not np.isfinite(sight.ratio) or NARROWER < sight.ratio < WIDER or (sight.whole and sight.ratio < 1.0):
                 break
             other = self._see(image, sight.column_sigma_px * min(max(sight.ratio, 0.5), 2.0), kind)
-            if other.merit < sight.merit:
+            if other.merit < sight.merit - (SLACK if kind == "lattice" else 0.0):
                 break
             sight = other
         return sight

