@@ -36,7 +36,7 @@ from atomid_live.backends.gpu_health import gpu_findings, gpu_problem  # noqa: E
 from atomid_live.errors import AtomidError, DeviceAbsentError  # noqa: E402
 from atomid_live.settings import DetectSettings  # noqa: E402
 
-BY_SCORE = DetectSettings(threshold=0.5)
+CHOICE = DetectSettings()
 DEVICE = "cuda"
 SHAPE = (1000, 1024)
 MANY, LARGE = 1600, 1024
@@ -328,7 +328,7 @@ def whole_detectors(check: Check, engine: Any, eight: Any) -> None:
     from atomid_live.detect.unet import UnetDetector
 
     frame = lattice_frame(SHAPE, 17.0, 3.0)
-    processor = UnetDetector(OnnxRuntimeNetwork(engine, 4, "fp32"), engine, BY_SCORE)
+    processor = UnetDetector(OnnxRuntimeNetwork(engine, 4, "fp32"), engine, CHOICE)
     expected = processor.detect(frame)
     with check.step("processor, for comparison") as say:
         check.spare(10)
@@ -347,7 +347,7 @@ def one_detector(engine: Any, network: Any, precision: str, frame: Any, expected
     """Check and time one network inside the whole detector."""
     from atomid_live.backends.device import DeviceDetector
 
-    detector = DeviceDetector(engine, network, launcher(), BY_SCORE)
+    detector = DeviceDetector(engine, network, launcher(), CHOICE)
     begun = time.perf_counter()
     found = detector.detect(frame)
     first = time.perf_counter() - begun
@@ -356,7 +356,7 @@ def one_detector(engine: Any, network: Any, precision: str, frame: Any, expected
     middle, most = milliseconds(lambda: detector.detect(frame))
     chain = next(reversed(detector._chains.values()))
     device = device_milliseconds(chain._stream, chain._replay)
-    held = DeviceDetector(engine, network, launcher(), BY_SCORE, hold_scale=True)
+    held = DeviceDetector(engine, network, launcher(), CHOICE, hold_scale=True)
     quick, _ = milliseconds(lambda: held.detect(frame))
     times = (
         f"device {device:.3f} ms, end to end {middle:.2f} ms (95 %: {most:.2f}), scale held {quick:.2f} ms, first {first:.1f} s"

@@ -17,12 +17,26 @@ from numpy.typing import NDArray
 from atomid_live.backends.device_chain import Chain, Seen
 from atomid_live.backends.engine import Engine
 from atomid_live.detect.columns import _odd
-from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, DogDetector, separation_px
+from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, SUPPORT_SPACINGS, DogDetector, separation_px
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.refine import FAILED_SIGMA, LOW_DOSE, MOST_LOW_DOSE, _common
 from atomid_live.detect.resample import CANONICAL_SIGMA_PX
-from atomid_live.detect.spacing import Scale
-from atomid_live.detect.unet import FLOOR, NARROWER, RADIUS_SIGMA, SECOND_LOOKS, SIDE_MULTIPLE, WIDER, _agree
+from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale
+from atomid_live.detect.unet import (
+    CLEAR_PART,
+    CONVINCING,
+    FLOOR,
+    LITTLE_NOISE,
+    NARROWER,
+    OTHER_SCALES,
+    RADIUS_SIGMA,
+    SECOND_LOOKS,
+    SIDE_MULTIPLE,
+    SLACK,
+    WEAK,
+    WIDER,
+    _agree,
+)
 from atomid_live.flags import Flag
 from atomid_live.kernels.frame_params import MapRule, canonical_shape, fill
 from atomid_live.kernels.launch import Launcher
@@ -164,23 +178,42 @@ class DeviceDetector:
         return None if asked is None else separation_px(asked, spacing_px, frame.pixel_size_yx_nm)
 
     def _look(self, frame: Frame, prepared: Prepared, oriented: _Oriented) -> tuple[Seen, float]:
-        """Run the chain, again at another scale when the network finds columns narrower or wider (as `UnetDetector.look`)."""
-        sigma, spacing, left = oriented.scale.column_sigma_px, oriented.scale.spacing_px, SECOND_LOOKS
-        while True:
-            small = canonical_shape(frame.shape, CANONICAL_SIGMA_PX / sigma)
-            factor = sqrt(small[0] / frame.shape[0] * small[1] / frame.shape[1])
-            seen = self._once(frame, prepared, oriented, sigma, small, self._least_px(frame, spacing))
-            ratio = seen.column_sigma_px / (sigma * factor)
-            learned = seen.spacing_px / factor
-            if left and np.isfinite(ratio) and not NARROWER < ratio < WIDER and not (factor == 1.0 and ratio < 1.0):
-                self._held.clear()
-                sigma *= min(max(ratio, 0.5), 2.0)
-                left -= 1
-            elif self._detect.min_separation is not None and np.isfinite(learned) and not np.isfinite(spacing):
-                # only the network knows the spacing that the least distance is a part of
-                spacing = learned
-            else:
-                return replace(seen, spacing_px=learned), sigma
+        """Run the chain at the scale that the network agrees with (as `UnetDetector.look`)."""
+        scale = oriented.scale
+        sight = self._settle(frame, prepared, oriented, scale.column_sigma_px)
+        if scale.kind == "lattice" and sight[0].merit < WEAK:
+            sizes = [part * scale.column_sigma_px for part in OTHER_SCALES]
+            others = [self._settle(frame, prepared, oriented, size) for size in sizes if size >= SMALLEST_SIGMA_PX]
+            best = max(others, key=lambda other: other[0].merit, default=sight)
+            sight = best if best[0].merit > CONVINCING else sight
+        return sight
+
+    def _settle(self, frame: Frame, prepared: Prepared, oriented: _Oriented, sigma_px: float) -> tuple[Seen, float]:
+        """Run at a scale, and at the one that the network finds there as long as it then sees no less."""
+        seen, sigma = self._see(frame, prepared, oriented, sigma_px), sigma_px
+        for _ in range(SECOND_LOOKS):
+            whole = canonical_shape(frame.shape, CANONICAL_SIGMA_PX / sigma) == frame.shape
+            ratio = seen.column_sigma_px
+            if not np.isfinite(ratio) or NARROWER < ratio < WIDER or (whole and ratio < 1.0):
+                break
+            self._held.clear()
+            wider = sigma * min(max(ratio, 0.5), 2.0)
+            other = self._see(frame, prepared, oriented, wider)
+            if other.merit < seen.merit - (SLACK if oriented.scale.kind == "lattice" else 0.0):
+                break
+            seen, sigma = other, wider
+        return seen, sigma
+
+    def _see(self, frame: Frame, prepared: Prepared, oriented: _Oriented, sigma: float) -> Seen:
+        """Run at one scale; the network's opinions come back in pixels of the frame, and as found over assumed width."""
+        small = canonical_shape(frame.shape, CANONICAL_SIGMA_PX / sigma)
+        factor = sqrt(small[0] / frame.shape[0] * small[1] / frame.shape[1])
+        spacing = oriented.scale.spacing_px
+        seen = self._once(frame, prepared, oriented, sigma, small, self._least_px(frame, spacing))
+        if self._detect.min_separation is not None and np.isfinite(seen.spacing_px) and not np.isfinite(spacing):
+            # only the network knows the spacing that the least distance is a part of
+            seen = self._once(frame, prepared, oriented, sigma, small, self._least_px(frame, seen.spacing_px / factor))
+        return replace(seen, spacing_px=seen.spacing_px / factor, column_sigma_px=seen.column_sigma_px / (sigma * factor))
 
     def _once(
         self,
@@ -196,12 +229,13 @@ class DeviceDetector:
             raw, base = prepared.image, replace(prepared, offset=0.0)
         rows, cols = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in small)
         factor = sqrt(small[0] / frame.shape[0] * small[1] / frame.shape[1])
-        rule = self._map_rule(oriented.scale.kind, sigma * factor)
+        rule = self._map_rule(oriented.scale, sigma * factor)
         clean = oriented.scale.noise_fraction < CLEAN_FRACTION
         param = fill(base, sigma, small, (rows, cols), rule, inverted=oriented.inverted, least_px=least_px, fit_width=clean)
-        return self._seen(raw, param, (rows, cols), sparse=oriented.scale.kind == "sparse" and self._detect.threshold is None)
+        choice = oriented.scale.kind if self._detect.threshold is None else "score"
+        return self._seen(raw, param, (rows, cols), choice=choice)
 
-    def _map_rule(self, kind: str, sigma_px: float) -> MapRule:
+    def _map_rule(self, scale: Scale, sigma_px: float) -> MapRule:
         stride, asked = self._network.stride, self._detect.threshold
         return MapRule(
             stride,
@@ -209,25 +243,29 @@ class DeviceDetector:
             RADIUS_SIGMA * sigma_px / stride,
             least_score=0.5 if asked is None else asked,
             significance=self._significance,
-            faintest_part=FAINTEST_PART if kind == "lattice" and asked is None else 0.0,
-            **self._rules[kind],
+            faintest_part=FAINTEST_PART if scale.kind == "lattice" and asked is None else 0.0,
+            clear_part=CLEAR_PART if scale.noise_fraction < LITTLE_NOISE else 0.0,
+            company_px=SUPPORT_SPACINGS * float(np.fmax(scale.spacing_px, scale.plane_px)),
+            **self._rules[scale.kind],
         )
 
-    def _seen(self, raw: NDArray[Any], param: FloatArray, padded: tuple[int, int], *, sparse: bool) -> Seen:
+    def _seen(self, raw: NDArray[Any], param: FloatArray, padded: tuple[int, int], *, choice: str) -> Seen:
         room = ROOM
         while True:
-            seen = self._chain((raw.shape[0], raw.shape[1]), raw.dtype.name, padded, room, sparse=sparse)(raw, param)
+            seen = self._chain((raw.shape[0], raw.shape[1]), raw.dtype.name, padded, room, choice=choice)(raw, param)
             if seen.found <= room:
                 return seen
             # more peaks than there was room for: once more with enough, and so for later frames of this kind
             room = 1 << (seen.found - 1).bit_length()
 
-    def _chain(self, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int, *, sparse: bool = False) -> Chain:
-        key = (shape, dtype, padded, sparse)
+    def _chain(
+        self, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int, *, choice: str = "lattice"
+    ) -> Chain:
+        key = (shape, dtype, padded, choice)
         chain = self._chains.get(key)
         if chain is None or chain.room < room:
             self._chains.pop(key, None)
-            chain = Chain(self._run, self._network, shape, dtype, padded, room, sparse=sparse)
+            chain = Chain(self._run, self._network, shape, dtype, padded, room, choice=choice)
             self._chains[key] = chain
             if len(self._chains) > CHAINS_KEPT:
                 self._chains.popitem(last=False)

@@ -40,6 +40,8 @@ class Seen:
         The network's own opinion in pixels of its input; NaN where it has none.
     pool : ndarray, shape (7,), float64
         Sums of `kernels.layout.Pool` over some of the columns.
+    merit : float
+        How high peaks typically are.
     """
 
     answer: FloatArray = field(repr=False)
@@ -48,6 +50,7 @@ class Seen:
     spacing_px: float
     column_sigma_px: float
     pool: FloatArray = field(repr=False)
+    merit: float = 0.0
 
 
 @contextmanager
@@ -76,8 +79,8 @@ class Chain:
         NumPy name of the pixels' type, one of `kernels.stages.RAW_TYPES`.
     room : int
         Most peaks.
-    sparse : bool
-        Peaks must stand out of the noise of the band-passed image too.
+    choice : str
+        How peaks become columns, see `kernels.stages.starts`.
     """
 
     def __init__(
@@ -89,11 +92,11 @@ class Chain:
         padded: tuple[int, int],
         room: int,
         *,
-        sparse: bool = False,
+        choice: str = "score",
     ) -> None:
         import torch
 
-        self.room, self._sparse = room, sparse
+        self.room, self._choice = room, choice
         self._run, self._device = run, run.device
         self._cuda = self._device.type == "cuda"
         self._stream = torch.cuda.Stream(self._device) if self._cuda else None
@@ -144,7 +147,7 @@ class Chain:
         heat, sizes = self._infer()
         self._sizes.copy_(sizes)
         stages.peaks(run, b, heat)
-        stages.starts(run, b, heat, sparse=self._sparse)
+        stages.starts(run, b, heat, choice=self._choice)
         stages.refine(run, b)
         stages.collect(run, b)
 

@@ -40,6 +40,8 @@ class MapRule:
         Sparse frames only: least height of the band-passed image at a column, in standard deviations of its noise.
     faintest_part : float
         Columns whose fitted height is under this part of the median height are none.
+    clear_part, company_px : float
+        Lattices only: least height of a doubtful peak, as a part of the bright columns', and how near its company must be.
     """
 
     stride: int = 1
@@ -51,6 +53,8 @@ class MapRule:
     least_score: float = 0.5
     significance: float = 0.0
     faintest_part: float = 0.0
+    clear_part: float = 0.0
+    company_px: float = NAN
 
 
 def canonical_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -109,6 +113,8 @@ def fill(
         Param.FACTOR_Y: small[0] / rows, Param.FACTOR_X: small[1] / cols, Param.BIN_PX: bin_px(sigma_px),
         Param.KNOT_COUNT: len(rule.typical), Param.FIT_WIDTH: fit_width,
         Param.SMALL_SIGMA: small_sigma, Param.SIGNIFICANCE: rule.significance, Param.FAINTEST: rule.faintest_part,
+        Param.CLEAR_PART: rule.clear_part,
+        Param.COMPANY_PX: rule.company_px,
         Param.WHITE: sqrt(kernel_sums(small_sigma)[0]),
     }  # fmt: skip
     for place, value in values.items():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from atomid_live.detect import refine as refine_rule
 from atomid_live.detect.refine import FARTHEST_SIGMA, MODEL_SIGMA, POOLED, SANDWICH, STILL_SIGMA, WINDOW_SIGMA
 
 KNOTS = 8
+# steps of the second pass, where the processor's fit names their number
+SECOND_STEPS: int = getattr(refine_rule, "SECOND_STEPS", 2)
 SPARE = 64
 
 
@@ -41,6 +44,8 @@ class Param(IntEnum):
     SIGNIFICANCE = 25
     WHITE = 26
     FAINTEST = 27
+    CLEAR_PART = 28
+    COMPANY_PX = 29
     TYPICAL = 32
     LEAST = 40
 
@@ -57,6 +62,7 @@ class State(IntEnum):
     FAINTEST = 6
     MEDIAN = 7
     NOISE = 8
+    MERIT = 9
 
 
 class Column(IntEnum):
@@ -113,6 +119,7 @@ def defines() -> str:
         "FARTHEST": FARTHEST_SIGMA,
         "STILL": STILL_SIGMA,
         "POOLED": POOLED,
+        "SECOND_STEPS": SECOND_STEPS,
     }
     lines += [f"#define {name} {value}" for name, value in numbers.items()]
     return (

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from atomid_live.detect import refine as refine_rule
 from atomid_live.detect.refine import FARTHEST_SIGMA, MODEL_SIGMA, POOLED, STILL_SIGMA, WINDOW_SIGMA
-from atomid_live.kernels.layout import Column, Pool
+from atomid_live.kernels.layout import SECOND_STEPS, Column, Pool
 from atomid_live.types import FloatArray, IntArray
 
 CELL, BLUR_CELLS, REACH, LIMIT = 8, 2.0, 8, 6.0
 WINDOW, MODEL, SANDWICH, FARTHEST, STILL = WINDOW_SIGMA, MODEL_SIGMA, refine_rule.SANDWICH, FARTHEST_SIGMA, STILL_SIGMA
-STEPS, STRONGEST, FEWEST = (1, 2), 400, 20
+STEPS, STRONGEST, FEWEST = (1, SECOND_STEPS), 400, 20
 
 
 def to_image(pixels: NDArray[np.generic], offset: float = 0.0, top: float | None = None) -> NDArray[np.float32]:

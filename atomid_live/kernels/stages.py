@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from atomid_live.detect.unet import BRIGHT_QUANTILE, CERTAIN, COMPANY_ROUNDS, DOUBTFUL_PART, LOW, REFERENCES
 from atomid_live.kernels.launch import Launcher
 from atomid_live.kernels.layout import Answer, Column, Param, Pool, State
 
@@ -160,10 +161,14 @@ def _significant(run: Launcher, b: Buffers, heat: Any, mark: Any) -> None:
     run("keep_significant", b.room, heat, b.where, mark, narrow, wide, b.param, b.state)
 
 
-def starts(run: Launcher, b: Buffers, heat: Any, *, sparse: bool = False) -> None:
-    """Peaks above the frame's threshold as start positions in pixels of the frame, with their scores.
+def starts(run: Launcher, b: Buffers, heat: Any, *, choice: str = "score") -> None:
+    """Peaks that count as columns as start positions in pixels of the frame, with their scores (as `UnetDetector`).
 
-    `sparse`: they must stand out of the noise of the band-passed image too.
+    Parameters
+    ----------
+    run, b, heat : Launcher, Buffers, Tensor
+    choice : str
+        "score": by score alone; "sparse": they must stand out of the noise too; "lattice": low ones in company count too.
     """
     import torch
 
@@ -171,10 +176,74 @@ def starts(run: Launcher, b: Buffers, heat: Any, *, sparse: bool = False) -> Non
     mark = torch.empty_like(b.where)
     run("frame_threshold", 1, falling, b.param, b.state, b.room)
     run("score_peaks", b.room, b.height, b.score, mark, b.param, b.state)
-    if sparse:
-        _significant(run, b, heat, mark)
+    counted = b.height > -torch.inf
+    if choice == "sparse":
+        clear = counted.to(torch.int32)
+        _significant(run, b, heat, clear)
+        counted = clear > 0
+        mark *= clear
+    b.state[State.MERIT] = _quantile(b.height.double(), counted, 0.5 if choice == "sparse" else 0.75)
+    sure = mark > 0
+    if choice == "lattice":
+        mark = ((sure | (b.height > LOW)) & sure.any()).to(torch.int32)
     rank = torch.cumsum(mark, 0, dtype=torch.int32)
     run("place_starts", b.room, heat, b.where, b.score, mark, rank, b.start, b.start_score, b.param, b.state)
+    if choice == "lattice":
+        place = torch.where(mark > 0, rank - 1, b.room).long()
+        _choose(run, b, _listed(sure, place), _listed(b.height, place))
+
+
+def _quantile(values: Any, which: Any, part: float) -> Any:
+    """Quantile of some values, on the straight line between the two nearest ranks; 0 when there are none."""
+    import torch
+
+    rising = torch.sort(torch.where(which, values, torch.inf)).values
+    last = (which.sum() - 1).clamp(min=0)
+    place = part * last.double()
+    low = place.floor().long()
+    a, b = rising[low.reshape(1)], rising[torch.minimum(low + 1, last).reshape(1)]
+    return torch.where(which.any(), a + (b - a) * (place - low), 0.0)[0]
+
+
+def _listed(values: Any, place: Any) -> Any:
+    """Values at their places in a new list of the same length; place `room` is none."""
+    out = values.new_zeros((values.shape[0] + 1, *values.shape[1:]))
+    out[place] = values
+    return out[:-1]
+
+
+def _choose(run: Launcher, b: Buffers, sure: Any, height: Any) -> None:
+    """Of the starts, keep those that `detect.unet.with_company` keeps: sure and tall enough, or half as tall and in company."""
+    import torch
+
+    first = b.tables[0]
+    run("fit_columns", b.room, b.image, b.model, b.start, first, first, b.terms, b.param, b.state, 0)
+    there = torch.arange(b.room, device=first.device) < b.state[State.COUNT]
+    tall = torch.where(there & (first[:, Column.OK] > 0), first[:, Column.AMPLITUDE], 0.0)
+    sure &= there
+    shy = sure & (height < CERTAIN) & (b.param[Param.CLEAR_PART] > 0.0)
+    known = sure & (~shy | ~(sure & ~shy).any())
+    # every k-th of them in the order of their heights, as the processor takes them
+    order = torch.sort(torch.where(known, height, -torch.inf), descending=True, stable=True).indices
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(b.room, device=order.device)
+    every = (known.sum() // REFERENCES).clamp(min=1)
+    tall = tall / _quantile(tall, known & (rank % every == 0), BRIGHT_QUANTILE).clamp(min=1e-30)
+    kept = sure & ~(shy & (tall < b.param[Param.CLEAR_PART]))
+    doubtful = there & ~sure & (height > LOW) & (tall > DOUBTFUL_PART)
+    state = torch.where(kept, 2, torch.where(doubtful, 1, 0)).to(torch.int32)
+    # fits may have moved; company is a matter of peaks
+    first[:, :2] = b.start
+    order = _binned(run, b, first, fitted_only=False)
+    for _ in range(COMPANY_ROUNDS):
+        run("seek_company", b.room, first, state, order, b.edges[0], b.edges[1], b.param, b.state)
+        state = torch.where(state == 3, 2, state)
+    chosen = state == 2
+    rank = torch.cumsum(chosen, 0)
+    place = torch.where(chosen, rank - 1, b.room)
+    b.start.copy_(_listed(b.start, place))
+    b.start_score.copy_(_listed(b.start_score.clamp(min=0.5), place))
+    b.state[State.COUNT] = rank[-1].double()
 
 
 def _binned(run: Launcher, b: Buffers, table: Any, *, fitted_only: bool) -> Any:

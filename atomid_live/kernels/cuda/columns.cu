@@ -146,3 +146,24 @@ extern "C" __global__ void describe(
     out[A_NEAREST] = distance;
     out[A_KEPT] = state[k] == 2 ? 1.0 : 0.0;
 }
+
+// Doubtful peaks (1) with two chosen ones (2) within reach become 3: decided together, so that order does not matter.
+extern "C" __global__ void seek_company(
+    const double* table, int* state, const long long* order, const int* begin, const int* end, const double* P, const double* S,
+    int n) {
+    int k = INDEX;
+    if (k >= n || k >= (int)S[S_COUNT] || state[k] != 1 || !(P[P_COMPANY_PX] > 0.0)) return;
+    const double* row = table + (long long)C_WIDTH * k;
+    double size = P[P_BIN_PX], limit = P[P_COMPANY_PX] * P[P_COMPANY_PX];
+    int bin_rows = bin_count(P[P_ROWS], size), bin_cols = bin_count(P[P_COLS], size), found = 0;
+    int reach = (int)ceil(P[P_COMPANY_PX] / size), i0 = bin_of(row[C_Y], size, bin_rows), j0 = bin_of(row[C_X], size, bin_cols);
+    for (int a = i0 > reach ? i0 - reach : 0; a <= i0 + reach && a < bin_rows; ++a)
+        for (int b = j0 > reach ? j0 - reach : 0; b <= j0 + reach && b < bin_cols; ++b)
+            for (int p = begin[a * bin_cols + b]; p < end[a * bin_cols + b]; ++p) {
+                if (state[order[p]] != 2) continue;
+                const double* there = table + C_WIDTH * order[p];
+                double dy = there[C_Y] - row[C_Y], dx = there[C_X] - row[C_X];
+                if (dy * dy + dx * dx <= limit) found += 1;
+            }
+    if (found >= 2) state[k] = 3;
+}

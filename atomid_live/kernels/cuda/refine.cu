@@ -165,7 +165,7 @@ extern "C" __global__ void fit_columns(
     bool outside = false;
     double step_y = sigma, step_x = sigma;
     Sums s;
-    for (int step = 0; step < (pass ? 2 : 1) && ok; ++step) {
+    for (int step = 0; step < (pass ? SECOND_STEPS : 1) && ok; ++step) {
         if (step > 0 && fabs(step_y) + fabs(step_x) < STILL * sigma) break;
         gather(w, y, x, s);
         at_y = y;
