@@ -76,6 +76,10 @@ class Chain:
         """Write table and line as a session does."""
         self.recorder.write(frame, result)
 
+    def settle(self) -> None:
+        """Let the picture of the last frame be finished, as it is when frames come at a live pace."""
+        self.recorder.wait_for_pictures()
+
 
 class Prepared:
     """Settings with their origins, and what can be built from them."""

@@ -43,6 +43,9 @@ def _machine() -> dict[str, Any]:
 def measure(prepared: Prepared, count: int, side: int) -> dict[str, Any]:
     """Write `count` different frames, run them through the chain, and return the object that `bench --json` prints.
 
+    A frame is taken when the picture of the one before is finished, as happens at a live pace (a picture takes about 70 ms
+    on another core, and is not part of a frame's latency).
+
     Parameters
     ----------
     prepared : Prepared
@@ -68,6 +71,7 @@ def measure(prepared: Prepared, count: int, side: int) -> dict[str, Any]:
                 done = perf_counter()
                 chain.record(frame, result)
                 end = perf_counter()
+                chain.settle()
                 if number < _WARM_UP:
                     continue
                 totals.append((end - begun) * 1e3)

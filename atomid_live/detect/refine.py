@@ -18,6 +18,8 @@ from atomid_live.types import FloatArray
 Image = NDArray[np.float32]
 
 # half side of the square window; its area is that of a circle of two widths
+# after a first pass a second step of the second changes the rms error by less than a hundredth
+SECOND_STEPS = 1
 WINDOW_SIGMA = 1.77
 SANDWICH = 0.7
 MODEL_SIGMA = 3.6
@@ -438,7 +440,7 @@ def refine(
             step = _width_step(image, model, _strongest(held), sigma)
             held, sigma, model = _rewiden(held, model, sigma, step)
         second = np.zeros_like(out)
-        _fit(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, 2, start, second, pool)
+        _fit(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, SECOND_STEPS, start, second, pool)
         out = second
     failed = out[:, 7] <= 0
     variance = out[:, 5:7] * _common(pool, 2 * max(2, int(WINDOW_SIGMA * sigma)) + 1)

@@ -61,6 +61,12 @@ class PictureWriter:
             else:
                 self.written += 1
                 self.problem = ""
+            finally:
+                self._queue.task_done()
+
+    def wait(self) -> None:
+        """Return when everything handed over so far is done."""
+        self._queue.join()
 
     def close(self) -> None:
         """Write what is queued and stop; may be called twice."""

@@ -98,6 +98,11 @@ class Recorder:
             return
         self._pictures.submit(self.folder.picture_path(result.sequence), lambda: _png(frame, result))
 
+    def wait_for_pictures(self) -> None:
+        """Return when no picture is being drawn: what a frame finds that arrives at a live pace."""
+        if self._pictures:
+            self._pictures.wait()
+
     def refuse(self, refused: Refused) -> None:
         """Record a frame that was not processed; raises `RecordingError` when its line cannot be written."""
         self.folder.refuse(refused)
