@@ -36,6 +36,10 @@ def _apply(image: Image, mean: Image, gain: Image, out: Image) -> None:
                 out[r, c] = min(max(value, np.float32(-LIMIT)), np.float32(LIMIT))
 
 
+def _smooth(cells: Image) -> Image:
+    return np.asarray(cv2.GaussianBlur(cells, (0, 0), WINDOW_PX / _CELL, borderType=cv2.BORDER_REFLECT), np.float32)
+
+
 def local_contrast(image: Image) -> Image:
     """Subtract the local mean and divide by the local standard deviation, Gaussian window of 16 px, limited to +-6.
 
@@ -55,10 +59,8 @@ def local_contrast(image: Image) -> Image:
     pad = cv2.copyMakeBorder(image, 0, -rows % _CELL, 0, -cols % _CELL, cv2.BORDER_REPLICATE)
     pad = pad - np.float32(pad[::_CELL, ::_CELL].mean())
     size = (pad.shape[1] // _CELL, pad.shape[0] // _CELL)
-    sigma = WINDOW_PX / _CELL
-    blur = {"ksize": (0, 0), "sigmaX": sigma, "borderType": cv2.BORDER_REFLECT}
-    mean = cv2.GaussianBlur(cv2.resize(pad, size, interpolation=cv2.INTER_AREA), **blur)
-    power = cv2.GaussianBlur(cv2.resize(pad * pad, size, interpolation=cv2.INTER_AREA), **blur)
+    mean = _smooth(cv2.resize(pad, size, interpolation=cv2.INTER_AREA))
+    power = _smooth(cv2.resize(pad * pad, size, interpolation=cv2.INTER_AREA))
     spread = np.sqrt(np.maximum(power - mean * mean, 0.0))
     gain = np.where(spread > 1e-6 * max(float(spread.max()), 1e-12), 1.0 / np.maximum(spread, 1e-12), 0.0).astype(np.float32)
     out = np.empty(image.shape, np.float32)
