@@ -53,7 +53,9 @@ def _sweep(rows: Sequence[Row], names: Sequence[str], which: str, x_label: str, 
 
 
 def _bound(rows: Sequence[Row], names: Sequence[str], path: Path) -> bool:
-    figure, axes = _axes("Position error against the bound, one point per image", "bound, px", "rms error per coordinate, px")
+    figure, axes = _axes(
+        "Position error against the bound, one point per image (pairs within d/4)", "bound, px", "rms error per coordinate, px"
+    )
     top = 0.0
     for name in names:
         mine = [r.numbers for r in rows if r.who == name and "ratio" in r.numbers]

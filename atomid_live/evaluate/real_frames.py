@@ -5,6 +5,7 @@ The frames are other people's and not part of the program; a folder that holds t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from atomid_live.types import NAN, FloatArray
 
 Reader = Callable[[Path], Iterator[SceneImage]]
 
+VARIABLE = "ATOMID_LIVE_REAL_DATA"
 RES2_BAR = (50.0, 215.0, 885.0, 975.0)
 RES2_SIGMA_PX = 4.78
 RES2_PIXEL_NM, PT_PIXEL_NM = 0.0131, 0.0293
@@ -174,6 +176,12 @@ SETS: dict[str, Reader] = {
     "labelled/pto_sro": _superlattice,
     "simulated": _low_dose,
 }
+
+
+def real_data_folder(given: Path | None) -> Path | None:
+    """Folder of real frames: the one given, else that of ATOMID_LIVE_REAL_DATA, else None; it is part of no installation."""
+    named = os.environ.get(VARIABLE)
+    return given if given is not None else Path(named) if named else None
 
 
 def labelled(folder: Path) -> Iterator[SceneImage]:

@@ -20,6 +20,7 @@ from atomid_live.evaluate.scenes import SCENES, Scene, SceneImage, make_image, s
 from atomid_live.evaluate.scenes.catalogue import SMALL, SMALL_SHAPE, USUAL_SHAPE, Variant
 from atomid_live.evaluate.scenes.changed import BASE, CHANGES, turned
 from atomid_live.evaluate.scenes.fingerprint import verdict
+from atomid_live.evaluate.scenes.multislice import LINEAR
 from atomid_live.evaluate.scoring import QUARTER, Answer, score_image, spacing_of
 from atomid_live.types import FloatArray
 
@@ -129,13 +130,25 @@ def moved(answer: Answer, base: Answer, image: SceneImage, shape: tuple[int, int
     return float(np.sqrt(np.mean((back[i] - base.yx_px[j]) ** 2))) if len(i) else float("nan")
 
 
-class _Invariance:
-    """Compares each variant of S17 with the same contestant's answer to the unchanged image."""
+class _Pairs:
+    """Compares variants of S17 with the same contestant's answer to the unchanged image, and S18 with its linear twin."""
 
     def __init__(self) -> None:
         self._base: dict[tuple[str, int], tuple[Answer, float, tuple[int, int]]] = {}
+        self._linear: dict[tuple[str, str, int], float] = {}
 
     def add(self, who: str, image: SceneImage, answer: Answer, numbers: dict[str, float]) -> None:
+        """Add what the comparison gives to the numbers."""
+        if image.scene == "S17":
+            self._turned(who, image, answer, numbers)
+        elif image.scene == "S18" and "f1" in numbers:
+            cell = image.variant.removesuffix(LINEAR)
+            if cell != image.variant:
+                self._linear[who, cell, image.seed] = numbers["f1"]
+            elif (who, cell, image.seed) in self._linear:
+                numbers["f1_from_linear"] = abs(numbers["f1"] - self._linear[who, cell, image.seed])
+
+    def _turned(self, who: str, image: SceneImage, answer: Answer, numbers: dict[str, float]) -> None:
         if image.variant == BASE:
             rows, cols = image.pixels.shape
             self._base[who, image.seed] = answer, numbers["f1"], (rows, cols)
@@ -161,7 +174,7 @@ class _Referee:
         self.plan, self.rows = plan, list[Row]()
         self._ours, self._rivals = ours, rivals
         self._names = {each.name for each in ours}
-        self._turning = _Invariance()
+        self._pairs = _Pairs()
 
     def show(self, image: SceneImage, with_rivals: bool, with_chance: bool) -> None:
         """Score everyone's answer to an image."""
@@ -171,8 +184,7 @@ class _Referee:
         for who, answer in answers:
             numbers = score_image(image, answer, with_chance and who in self._names)
             numbers |= {f"ms {stage}": ms for stage, ms in answer.timings_ms.items()}
-            if image.scene == "S17":
-                self._turning.add(who, image, answer, numbers)
+            self._pairs.add(who, image, answer, numbers)
             self.rows.append(Row(who, image.scene, image.variant, image.seed, numbers))
 
 

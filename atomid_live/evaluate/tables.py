@@ -11,7 +11,7 @@ from atomid_live.evaluate.suite import Outcome, Row
 from atomid_live.evaluate.targets import TARGETS, mean_of
 
 SMALLER_IS_BETTER = ("cd_px", "cd_pm", "rmse_px", "rmse_pm", "ratio", "bias_px", "site_bias_px", "false_per_mpx", "false_fill",
-                     "ece", "ms", "moved_px", "f1_change")  # fmt: skip
+                     "ece", "ms", "moved_px", "f1_change", "f1_from_linear")  # fmt: skip
 MEASURES = {
     "S07": ("recall_contaminated", "false_contaminated_share"),
     "S09": ("recall_edge", "false_vacuum_per_mpx"),
@@ -19,6 +19,7 @@ MEASURES = {
     "S11": ("recall_boundary",),
     "S15": ("false_per_mpx",),
     "S17": ("f1_change", "moved_px"),
+    "S18": ("f1_from_linear",),
 }
 
 

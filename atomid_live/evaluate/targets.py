@@ -78,6 +78,7 @@ TARGETS: tuple[Target, ...] = (
     *_empties(),
     *_least("S16", "", f1=0.98),
     *_most("S17", "", f1_change=0.005, moved_px=0.05),
+    *_most("S18", "", f1_from_linear=0.01),
     *_least("U1", "", z_std=0.8), *_most("U1", "", z_std=1.25, ece=0.05),
     *_least("ReS2 000", "labels", f1=0.998, f1_quarter=0.995), *_most("ReS2 000", "joint fit", rmse_px=0.35),
     *_least("Re atoms", "", f1=0.88), *_least("Pt atoms", "", f1=0.80),

@@ -10,7 +10,7 @@ import pytest
 
 from atomid_live.errors import UsageError
 from atomid_live.evaluate import tables
-from atomid_live.evaluate.real_frames import SETS, labelled, stacked_sigma, truth_from
+from atomid_live.evaluate.real_frames import SETS, labelled, real_data_folder, stacked_sigma, truth_from
 from atomid_live.evaluate.report import BEGIN, END, as_text, markdown, place
 from atomid_live.evaluate.scenes import SCENES
 from atomid_live.evaluate.scoring import Answer, score_image
@@ -129,3 +129,11 @@ def test_real_frames_score_their_own_labels_as_perfect(real_data: Path) -> None:
             inside = (y < image.pixels.shape[0]) & (x < image.pixels.shape[1])
             assert image.pixels[y[inside], x[inside]].mean() > image.pixels.mean(), image.name
     assert len(seen) == len(SETS)
+
+
+def test_folder_of_real_frames_given_or_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ATOMID_LIVE_REAL_DATA", raising=False)
+    assert real_data_folder(None) is None
+    monkeypatch.setenv("ATOMID_LIVE_REAL_DATA", str(tmp_path))
+    assert real_data_folder(None) == tmp_path
+    assert real_data_folder(Path("other")) == Path("other")

@@ -30,7 +30,7 @@ def image(scene: str, number: int = 0, k: int = 0, **more: int) -> SceneImage:
 
 
 def test_every_scene_is_there_with_seeds_of_its_own() -> None:
-    assert [scene.name for scene in SCENES] == [f"S{n:02d}" for n in range(1, 18)] + ["U1"]
+    assert [scene.name for scene in SCENES] == [f"S{n:02d}" for n in range(1, 19)] + ["U1"]
     assert len({scene.number for scene in SCENES}) == len(SCENES)
     with pytest.raises(UsageError, match="S04"):
         scene_named("S99")
@@ -168,3 +168,16 @@ def test_a_focused_probe_transfers_everything_and_a_defocused_one_reverses() -> 
     lattice = round(256 * 0.0124 / 0.2737)
     assert sharp[0, lattice].real > 0.75
     assert blurred[0, lattice].real < 0.0
+
+
+def test_multislice_cells_lie_where_their_linear_twins_do() -> None:
+    from scipy.ndimage import gaussian_filter
+
+    found = scene_named("S18")
+    assert len(found.variants) % 2 == 0 and len(found.variants) >= 20
+    by_name = {variant.name: variant for variant in found.variants}
+    for cell in ("MoS2 x 1", "WS2 x 2"):
+        linear, exact = (make_image(found, by_name[name], 0, SHAPE) for name in (f"{cell} linear", cell))
+        assert np.allclose(linear.truth.yx_px, exact.truth.yx_px)
+        a, b = (gaussian_filter(made.pixels.astype(float), 3) for made in (linear, exact))
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97

@@ -12,6 +12,7 @@ from atomid_live.errors import UsageError
 from atomid_live.evaluate.scenes import recipes
 from atomid_live.evaluate.scenes.changed import CHANGES, changed
 from atomid_live.evaluate.scenes.expose import Conditions
+from atomid_live.evaluate.scenes.multislice import LINEAR, multislice, names
 from atomid_live.evaluate.scenes.recipes import ATOM_PX_NM, MOS2_PX_NM, RES2_PX_NM
 from atomid_live.evaluate.scenes.truth import SceneImage
 
@@ -81,6 +82,16 @@ def _scales() -> dict[str, Build]:
     }
 
 
+def _multislice() -> Scene:
+    """Each cell by the linear model and by multislice, with the same random numbers."""
+    listed = []
+    for stream, cell in enumerate(names()):
+        for linear in (True, False):
+            build = partial(multislice, cell=cell, linear=linear)
+            listed.append(Variant(cell + LINEAR * linear, build, stream))
+    return Scene("S18", 18, "multislice against the linear model", tuple(listed))
+
+
 SCENES: tuple[Scene, ...] = (
     _scene(1, "MoS2, clean", {
         "metal": _plain("mos2", _MOS2), "all columns": _plain("mos2", _MOS2, metal=False),
@@ -121,6 +132,7 @@ SCENES: tuple[Scene, ...] = (
     )}, LARGE_SHAPE),
     _scene(16, "other crystals", _OTHERS),
     _scene(17, "invariance", {change: partial(changed, change=change) for change in CHANGES}, shared=True),
+    _multislice(),
     Scene("U1", 19, "uncertainty", (
         Variant("MoS2", partial(recipes.uncertain, crystal="mos2"), 0),
         Variant("ReS2", partial(recipes.uncertain, crystal="res2"), 1),
