@@ -35,7 +35,6 @@ class Acquired:
     yx: Points
     height: Points
     noise: Points
-    vacancies: Points
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -141,4 +140,4 @@ def acquire(rng: np.random.Generator, scene: Scene, shape: tuple[int, int], sigm
     local = np.maximum(expected[index[:, 0], index[:, 1]] - 0.5 * height, 0.0)
     variance = excess**2 * local + read_out**2 + math.pi * (sigma * scene.speckle * level) ** 2
     spread = float(np.sqrt(max(float(expected.mean()), 1e-3)))
-    return Acquired(_file(rng, frame, spread), seen, height, np.sqrt(np.maximum(variance, 1e-6)), scene.vacancies)
+    return Acquired(_file(rng, frame, spread), seen, height, np.sqrt(np.maximum(variance, 1e-6)))

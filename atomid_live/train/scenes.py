@@ -5,7 +5,7 @@ Lengths are multiples of the column sigma until `Scene` is built, because detect
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,6 @@ class Scene:
     backdrop: NDArray[np.float32]
     sparse: bool = False
     speckle: float = 0.0
-    vacancies: Points = field(default_factory=lambda: np.empty((0, 2)))
 
 
 def _angstrom(a: float, b: float, angle_deg: float, *sites: tuple[float, float, float]) -> tuple[Points, Points, Points]:
@@ -161,15 +160,15 @@ def _on(mask: NDArray[np.float32], yx_px: Points) -> NDArray[np.bool_]:
     return np.asarray(mask[index[:, 0], index[:, 1]] > 0.5)
 
 
-def _thin(yx: Points, weight: Points, rng: np.random.Generator) -> tuple[Points, Points, Points]:
-    """Make vacancies (to 10 %), substitutions and per-column spread; return what stays and what is missing."""
+def _thin(yx: Points, weight: Points, rng: np.random.Generator) -> tuple[Points, Points]:
+    """Make vacancies (to 10 %), substitutions and per-column spread; return what stays."""
     rate = rng.choice([0.0, rng.uniform(0, 0.1)], p=[0.5, 0.5])
     gone = rng.random(len(yx)) < rate
     weight = weight * np.exp(rng.normal(0, rng.choice([0.0, 0.08, 0.2]), len(yx)))
     if rng.random() < 0.2:
         swap = rng.random(len(yx)) < rng.uniform(0, 0.08)
         weight = np.where(swap, weight * np.exp(rng.uniform(-1.2, 1.0)), weight)
-    return yx[~gone], weight[~gone], yx[gone]
+    return yx[~gone], weight[~gone]
 
 
 def crystal_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: float) -> Scene:
@@ -179,7 +178,7 @@ def crystal_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: fl
     cell, angle = draw(rng), rng.uniform(0, 2 * np.pi)
     yx, weight = tile(cell, side, angle, rng)
     yx = _bend(yx, side, rng) if rng.random() < 0.6 else yx
-    yx, weight, missing = _thin(yx, weight, rng)
+    yx, weight = _thin(yx, weight, rng)
     backdrop = np.zeros(shape, np.float32)
     kind = rng.random()
     if kind < 0.12:
@@ -192,18 +191,16 @@ def crystal_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: fl
             np.concatenate([weight[keep], weight2[keep2] * rng.uniform(0.6, 1.2)]),
         )
         backdrop += mask * rng.choice([0.0, rng.uniform(0, 2.0)])
-        missing = missing[:0]
     elif kind < 0.34:
         mask = fields.region(rng, shape)
         keep = _on(mask, yx * sigma_px)
-        yx, weight, missing = yx[keep], weight[keep], missing[_on(mask, missing * sigma_px)]
+        yx, weight = yx[keep], weight[keep]
         backdrop += (mask if rng.random() < 0.7 else 1.0 - mask) * rng.choice([0.0, rng.uniform(0, 1.5)])
     elif kind < 0.44:
         twist = rng.choice([0.0, np.pi, np.deg2rad(rng.uniform(2, 30))])
         yx2, weight2 = tile(cell, side, angle + twist, rng)
         yx, weight = np.concatenate([yx, yx2]), np.concatenate([weight, weight2])
-        missing = missing[:0]
-    return Scene(yx * sigma_px, weight, backdrop, vacancies=missing * sigma_px)
+    return Scene(yx * sigma_px, weight, backdrop)
 
 
 def sparse_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: float) -> Scene:
