@@ -6,6 +6,7 @@ the site bias of crystals with unequal neighbours); the width is one number per 
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from math import ceil, exp, sqrt
 
@@ -374,10 +375,33 @@ def _strongest(columns: FloatArray, count: int = 400) -> FloatArray:
     return columns[np.argpartition(-columns[:, 2], count)[:count]]
 
 
+_scratch = threading.local()
+
+
+def _blank(use: str, shape: tuple[int, ...]) -> Image:
+    """An image of zeros, the same memory at each call for a `use` in this thread: fresh pages cost a millisecond."""
+    kept: dict[str, Image] = _scratch.__dict__
+    if use not in kept or kept[use].shape != shape:
+        kept[use] = np.zeros(shape, np.float32)
+    elif use != "never written":
+        kept[use].fill(0.0)
+    return kept[use]
+
+
 def quick_fit(image: Image, yx_px: FloatArray, column_sigma_px: float) -> FloatArray:
     """Heights of columns at `yx_px` (N, 2) by one step of the fit: (N, 3) of y, x as given, and height."""
     out, start = np.zeros((len(yx_px), 9)), np.ascontiguousarray(yx_px)
-    _fit(image, np.zeros_like(image), start, np.zeros((len(start), 3)), column_sigma_px, 1, start, out, np.empty(0))
+    _fit(
+        image,
+        _blank("never written", image.shape),
+        start,
+        np.zeros((len(start), 3)),
+        column_sigma_px,
+        1,
+        start,
+        out,
+        np.empty(0),
+    )
     # where a column is a few pixels wide, its peak is a better place than a fit that its neighbours pull
     return np.column_stack([start, np.where(out[:, 7] > 0, out[:, 2], 0.0)])
 
@@ -385,7 +409,7 @@ def quick_fit(image: Image, yx_px: FloatArray, column_sigma_px: float) -> FloatA
 def first_fit(image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_width: bool) -> tuple[Image, FloatArray, float]:
     """One quick fit of columns at `yx_px` (N, 2): their image without background, (N, 3) of y, x, height, and their width."""
     held, sigma = quick_fit(image, yx_px, column_sigma_px), column_sigma_px
-    model = np.zeros_like(image)
+    model = _blank("first", image.shape)
     _render(held, column_sigma_px, model)
     for _ in range(2 if fit_width else 0):
         held, sigma, model = _rewiden(held, model, sigma, _width_step(image, model, _strongest(held), sigma))
@@ -428,7 +452,7 @@ def refine(
         none = np.zeros(0, np.bool_)
         return Refined(np.empty((0, 2)), np.empty((0, 2)), out[:, 2], out[:, 3], out[:, 4], none, none, column_sigma_px, none)
     start, sigma = np.ascontiguousarray(yx_px, np.float64), float(column_sigma_px)
-    model, pool = np.zeros_like(image), np.zeros(7)
+    model, pool = _blank("second", image.shape), np.zeros(7)
     if first is None or not subtract:
         _fit(image, model, start, np.zeros((count, 3)), sigma, 1 if subtract else 2, start, out, pool[: 0 if subtract else 7])
     else:
