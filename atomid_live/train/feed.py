@@ -6,7 +6,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from queue import Empty
+from queue import Empty, Full
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,18 @@ def _work(recipe: Recipe, size: int, first: int, step: int, last: int, queue: An
     import cv2
 
     cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
     for number in range(first, last, step):
-        queue.put(make_batch(recipe, number, size))
+        batch = make_batch(recipe, number, size)
+        while True:
+            try:
+                queue.put(batch, timeout=5)
+                break
+            except Full:
+                # a trainer that was killed cannot end its helpers
+                if parent is None or not parent.is_alive():
+                    queue.cancel_join_thread()
+                    return
 
 
 def batches(recipe: Recipe, size: int, first: int, last: int, workers: int) -> Iterator[Batch]:
