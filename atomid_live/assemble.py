@@ -104,17 +104,22 @@ class Prepared:
         DeviceAbsentError
             The back end asked for is not here.
         """
-        name = self.settings.detect.model
-        if name == "dog":
-            return DogDetector(self.settings.detect, self.settings.frame)
-        engine_folder = find_engine(None if name == "auto" else name)
+        chosen, frame = self.settings.detect, self.settings.frame
+        if chosen.model == "dog":
+            return DogDetector(chosen, frame)
+        engine_folder = find_engine(None if chosen.model == "auto" else chosen.model)
         if engine_folder is None:
-            return DogDetector(self.settings.detect, self.settings.frame)
+            return DogDetector(chosen, frame)
+        from atomid_live.backends.device_open import detector_for
         from atomid_live.detect.unet import UnetDetector
 
         engine = load_engine(engine_folder)
-        network = open_network(engine, self.settings.detect.backend, self.threads)
-        return UnetDetector(network, engine, self.settings.detect, self.settings.frame)
+
+        def on_processor() -> Detector:
+            backend = "auto" if chosen.backend == "tensorrt" else chosen.backend
+            return UnetDetector(open_network(engine, backend, self.threads), engine, chosen, frame)
+
+        return detector_for(engine, chosen.backend, on_processor, chosen, frame)
 
     def _model_card(self, detector: Detector) -> Mapping[str, object]:
         card = getattr(detector, "card", None)

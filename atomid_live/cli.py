@@ -26,7 +26,8 @@ app = App(
 simulate = App(name="simulate", help="Simulated frames with known truth.")
 evaluate = App(name="evaluate", help="Compare with truth.")
 config = App(name="config", help="Settings.")
-for group in (simulate, evaluate, config):
+engine = App(name="engine", help="Network engines.")
+for group in (simulate, evaluate, config, engine):
     app.command(group)
 
 _SHARED = Group("Shared options", sort_key=9)
@@ -41,7 +42,7 @@ class Shared:
     "Settings file (TOML)."
     model: str | None = None
     "Detector by name; dog is the classical one."
-    backend: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] | None = None
+    backend: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt", "torch-cuda", "onnxruntime-cuda"] | None = None
     "What runs the network."
     threads: int | None = None
     "Processor threads; default half the cores."
@@ -440,6 +441,25 @@ def doctor(folder: Path | None = None, /, *, shared: Shared = Shared()) -> int:
     from atomid_live.doctor import examine
 
     return examine(prepared, folder)
+
+
+@engine.command
+def build(*, model: str | None = None, precision: Literal["fp32", "fp16", "int8"] = "fp16", side: tuple[str, ...] = ()) -> int:
+    """Build the TensorRT plan of an engine on this PC's NVIDIA GPU, ahead of the first session.
+
+    Parameters
+    ----------
+    model
+        Engine by name or folder; default is the shipped one.
+    precision
+        Numbers that the network computes with.
+    side
+        Frame sizes in pixels, such as 1024 or 1024x2048; may be given more than once.
+    """
+    from atomid_live.backends.engine_build import build_engine_plan
+
+    print(build_engine_plan(model, precision, side))
+    return 0
 
 
 @config.command

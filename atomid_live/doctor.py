@@ -129,6 +129,13 @@ def _terminal() -> Iterator[Finding]:
         yield Finding("ok", "terminal", f"{size.columns} x {size.lines}, {encoding}")
 
 
+def _gpu() -> Iterator[Finding]:
+    from atomid_live.backends.gpu_health import gpu_findings
+
+    for found in gpu_findings():
+        yield Finding(found.level, found.topic, found.text, found.advice)
+
+
 def _window() -> Iterator[Finding]:
     from importlib.util import find_spec
 
@@ -144,7 +151,16 @@ def examine(prepared: Prepared, folder: Path | None) -> int:
     """Print every finding; returns 1 when something is bad."""
     findings: list[Finding] = []
     mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}
-    parts = (_software(), _processors(prepared), _detector(prepared), _disk(prepared), _folder(folder), _terminal(), _window())
+    parts = (
+        _software(),
+        _processors(prepared),
+        _detector(prepared),
+        _disk(prepared),
+        _folder(folder),
+        _terminal(),
+        _window(),
+        _gpu(),
+    )
     for part in parts:
         for finding in part:
             findings.append(finding)
