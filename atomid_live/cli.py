@@ -380,6 +380,68 @@ def points(
     return 0
 
 
+@evaluate.command
+def suite(
+    *,
+    model: tuple[str, ...] = ("unet", "dog"),
+    scenes: tuple[str, ...] = (),
+    seeds: int = 10,
+    small: bool = False,
+    rivals: tuple[str, ...] = (),
+    rival_seeds: int = 2,
+    real_data: Path | None = None,
+    atomap_python: Path | None = None,
+    threads: int = 1,
+    page: Path | None = None,
+    json_file: Path | None = None,
+) -> int:
+    """Score detectors and their rivals on the benchmark scenes, and on labelled real frames where they are.
+
+    Parameters
+    ----------
+    model
+        dog, or engines by name or folder; the first is compared with the others.
+    scenes
+        Names such as S04; all by default.
+    seeds
+        Images per variant of a scene.
+    small
+        The quick set that guards against regressions.
+    rivals
+        Other methods on the same images.
+    rival_seeds
+        Images per variant shown to rivals, which are slow.
+    real_data
+        Folder of labelled real frames; only numbers are kept.
+    atomap_python
+        Interpreter of an environment that has Atomap.
+    threads
+        Threads of a network.
+    page
+        Results page whose marked section is written anew, e.g. docs/results.md.
+    json_file
+        File for every number.
+    """
+    from atomid_live.guest import behave
+
+    behave(threads)
+    from atomid_live.evaluate.suite import Plan, evaluate_suite
+
+    plan = Plan(
+        models=model,
+        scenes=scenes,
+        seeds=seeds,
+        small=small,
+        rivals=rivals,
+        rival_seeds=rival_seeds,
+        real_data=real_data,
+        atomap_python=atomap_python,
+        threads=threads,
+    )
+    evaluate_suite(plan, page=page, json_path=json_file, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    return 0
+
+
 def _size(text: str | None) -> tuple[int, int] | None:
     from atomid_live.errors import UsageError
 
