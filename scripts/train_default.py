@@ -17,7 +17,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/unet"), help="checkpoint, log and curves")
     parser.add_argument("--engine", type=Path, default=Path("engines/unet"), help="where the engine is written")
-    parser.add_argument("--crops", type=int, default=TrainSettings.crops, help="crops to see; the shipped weights saw the default")
+    parser.add_argument(
+        "--crops", type=int, default=TrainSettings.crops, help="crops to see; the shipped weights saw the default"
+    )
     chosen = parser.parse_args()
     settings = TrainSettings(out=chosen.out, crops=chosen.crops)
     train(settings)
