@@ -325,8 +325,11 @@ def train(
     from atomid_live.train.fit import TrainSettings
     from atomid_live.train.fit import train as run_training
 
-    given = {"crops": crops, "seed": seed, "architecture": architecture, "threads": threads, "workers": workers}
-    settings = TrainSettings(out=out, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    from atomid_live.train.dataset import Recipe
+
+    given: dict[str, Any] = {"crops": crops, "seed": seed, "threads": threads, "workers": workers}
+    given |= {"architecture": architecture, "recipe": Recipe(thesis_targets=architecture == "atomid-net")}
+    settings = TrainSettings(out=out, **{key: value for key, value in given.items() if value is not None})
     print(run_training(settings))
     if engine is not None:
         from atomid_live.train.ship import ship
