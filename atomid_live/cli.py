@@ -322,10 +322,9 @@ def train(
 
     if find_spec("torch") is None:
         raise UsageError("training needs torch; install it with: pip install 'atomid-live[train]'")
+    from atomid_live.train.dataset import Recipe
     from atomid_live.train.fit import TrainSettings
     from atomid_live.train.fit import train as run_training
-
-    from atomid_live.train.dataset import Recipe
 
     given: dict[str, Any] = {"crops": crops, "seed": seed, "threads": threads, "workers": workers}
     given |= {"architecture": architecture, "recipe": Recipe(thesis_targets=architecture == "atomid-net")}
