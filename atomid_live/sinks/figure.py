@@ -243,7 +243,7 @@ class Panels:
         if not (valid and reading.valid):
             self._say(f"strain not valid: {result.strain.reason or reading.reason or 'no reason given'}")
         else:
-            self._say(f"ALARM: {reading.alarm}" if reading.alarm else "")
+            self._say("ALARM: " + reading.alarm.split(";")[0] if reading.alarm else "")
 
     def _say(self, words: str) -> None:
         self._reason.set_text(self._script.clean(words).replace("$", r"\$"))
