@@ -62,7 +62,7 @@ class Refined:
 
 
 @njit(nogil=True, cache=True)
-def _solve4(m: FloatArray, v: FloatArray) -> bool:
+def solve4(m: FloatArray, v: FloatArray) -> bool:
     """Solve the symmetric 4x4 system in place by Cholesky; False when it is not positive definite."""
     for i in range(4):
         for j in range(i + 1):
@@ -89,7 +89,7 @@ def _solve4(m: FloatArray, v: FloatArray) -> bool:
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _profile(centre: float, first: int, sigma: float, g: Image, u: Image) -> None:
+def profile(centre: float, first: int, sigma: float, g: Image, u: Image) -> None:
     """Gaussian and distance in widths at pixels first, first + 1, ...; by recurrence, since exponentials would dominate."""
     inverse = 1.0 / sigma
     start = (first - centre) * inverse
@@ -101,10 +101,10 @@ def _profile(centre: float, first: int, sigma: float, g: Image, u: Image) -> Non
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _sums(g: Image, u: Image, first: int, last: int, out: FloatArray) -> None:
-    """Sums along one axis of g, g u, g g, g g u, and g g u u over [first, last)."""
+def sums(g: Image, u: Image, count: int, out: FloatArray) -> None:
+    """Sums along one axis of g, g u, g g, g g u, and g g u u over the first `count` pixels."""
     s0 = s1 = s2 = s3 = s4 = 0.0
-    for k in range(first, last):
+    for k in range(count):
         a = float(g[k])
         b = a * u[k]
         s0 += a
@@ -235,8 +235,8 @@ def _fit(
         high, wide = bottom - top, right - left
         out[n, 8] = high < side or wide < side
         if held[n, 2] > 0.0:
-            _profile(held[n, 0], r0, sigma, gy, dy)
-            _profile(held[n, 1], c0, sigma, gx, dx)
+            profile(held[n, 0], r0, sigma, gy, dy)
+            profile(held[n, 1], c0, sigma, gx, dx)
         _cut(image, model, (r0, c0), (top, bottom, left, right), held[n, 2], gy, gx, patch)
         v[0] = v[1] = 0.0
         ok = high * wide > 8
@@ -251,10 +251,10 @@ def _fit(
         for step in range(steps):
             if not ok or (step > 0 and abs(step_y) + abs(step_x) < STILL_SIGMA * sigma):
                 break
-            _profile(y, r0, sigma, gy, dy)
-            _profile(x, c0, sigma, gx, dx)
-            _sums(gy, dy, top, bottom, sy)
-            _sums(gx, dx, left, right, sx)
+            profile(y, r0, sigma, gy, dy)
+            profile(x, c0, sigma, gx, dx)
+            sums(gy[top:bottom], dy[top:bottom], high, sy)
+            sums(gx[left:right], dx[left:right], wide, sx)
             for j in range(left, right):
                 line[j] = bent[j] = np.float32(0.0)
             for k in range(top, bottom):
@@ -273,7 +273,7 @@ def _fit(
             m[1, 0], m[2, 0], m[3, 0] = sy[0] * sx[0], sy[3] * sx[2], sy[2] * sx[3]
             m[2, 1], m[3, 1], m[3, 2] = sy[1] * sx[0], sy[0] * sx[1], sy[3] * sx[3]
             v[0], v[1], v[2], v[3] = tg, total, tgy, tgx
-            ok = _solve4(m, v) and v[0] > 0.0
+            ok = solve4(m, v) and v[0] > 0.0
             if ok:
                 step_y = min(max(sigma * v[2] / v[0], -0.5 * sigma), 0.5 * sigma)
                 step_x = min(max(sigma * v[3] / v[0], -0.5 * sigma), 0.5 * sigma)
@@ -342,8 +342,8 @@ def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -
         r0, c0 = int(y + 0.5), int(x + 0.5)
         if r0 < half or c0 < half or r0 + half >= rows or c0 + half >= cols or not a > 0.0:
             continue
-        _profile(y, r0 - half, sigma, gy, dy)
-        _profile(x, c0 - half, sigma, gx, dx)
+        profile(y, r0 - half, sigma, gy, dy)
+        profile(x, c0 - half, sigma, gx, dx)
         s1 = sg = sgg = sq = sgq = sqq = te = tge = tqe = 0.0
         for k in range(side):
             for j in range(side):
