@@ -526,6 +526,23 @@ def build(*, model: str | None = None, precision: Literal["fp32", "fp16", "int8"
     return 0
 
 
+@engine.command
+def parity(*, model: str | None = None, seed: int = 700_000) -> int:
+    """Compare an engine's 16- and 8-bit versions with its 32-bit one, through the whole detector on this PC's processor.
+
+    Parameters
+    ----------
+    model
+        Engine by name or folder; default is the shipped one.
+    seed
+        Of the simulated frames, one for each kind of scene of the small benchmark.
+    """
+    from atomid_live.evaluate.parity import compare_precisions, parity_table
+
+    print(parity_table(compare_precisions(model, seed)))
+    return 0
+
+
 @config.command
 def show(*, shared: Shared = Shared()) -> int:
     """Print each setting with its value, its origin and its meaning."""

@@ -121,8 +121,10 @@ def _tensorrt_network(engine: Engine, precision: str, tell: Tell) -> Any:
     from atomid_live.backends.tensorrt_build import SIDES, BuildRecipe, import_tensorrt, obtain_plan
 
     trt, cache = import_tensorrt(), PlanCache()
-    recipe = BuildRecipe(precision, cache.sides() or SIDES)
-    onnx = graph_for(engine, precision)
+    chosen = cache.choice()
+    precision = chosen.precision if precision == "auto" else precision
+    recipe = BuildRecipe(precision, chosen.sides or SIDES)
+    onnx = graph_for(engine, precision, cache)
     plan, key = obtain_plan(trt, onnx, recipe, cache, tell)
     try:
         return TensorRtNetwork(trt, engine, plan, precision)
@@ -157,7 +159,7 @@ def open_device(
 
     run = CudaLauncher(device.index)
     if backend == "tensorrt":
-        network: Any = _tensorrt_network(engine, "fp16" if precision == "auto" else precision, tell)
+        network: Any = _tensorrt_network(engine, precision, tell)
     elif backend == "torch-cuda":
         network = torch_network(engine, device, half=precision == "fp16")
     else:

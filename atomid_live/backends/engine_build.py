@@ -7,7 +7,7 @@ from pathlib import Path
 
 from atomid_live.backends.engine import find_engine, load_engine
 from atomid_live.backends.gpu_health import gpu_problem
-from atomid_live.backends.plan_cache import PlanCache
+from atomid_live.backends.plan_cache import BuildChoice, PlanCache
 from atomid_live.backends.precision import PRECISIONS, graph_for
 from atomid_live.backends.tensorrt_build import SIDES, SMALLEST, BuildRecipe, import_tensorrt, obtain_plan
 from atomid_live.errors import DeviceAbsentError, UsageError
@@ -38,7 +38,7 @@ def frame_sides(words: Sequence[str]) -> tuple[tuple[int, int], ...]:
 def build_engine_plan(
     model: str | None = None, precision: str = "fp16", side: Sequence[str] = (), tell: Callable[[str], None] = print
 ) -> Path:
-    """Build (or find) the plan of an engine on this GPU, and keep the frame sizes for sessions to come.
+    """Build (or find) the plan of an engine on this GPU, and keep precision and frame sizes for sessions to come.
 
     Parameters
     ----------
@@ -78,11 +78,11 @@ def build_engine_plan(
     if problem:
         raise DeviceAbsentError(f"a plan is built on the GPU that it is to run on: {problem}")
     trt, cache = import_tensorrt(), PlanCache()
-    if sides:
-        cache.store_sides(sides)
-    recipe = BuildRecipe(precision, sides or cache.sides() or SIDES)
+    chosen = BuildChoice(precision, sides or cache.choice().sides)
+    cache.store_choice(chosen)
+    recipe = BuildRecipe(precision, chosen.sides or SIDES)
     largest = ", ".join(f"{rows} x {cols}" for rows, cols in recipe.sides)
     tell(f"{engine.name} {precision}, TensorRT {trt.__version__}, frames up to {largest}")
-    plan, key = obtain_plan(trt, graph_for(engine, precision), recipe, cache, tell)
+    plan, key = obtain_plan(trt, graph_for(engine, precision, cache), recipe, cache, tell)
     tell(f"plan {key.digest[:16]}, {len(plan) / 1e6:.1f} MB, in {cache.folder}")
     return cache.folder

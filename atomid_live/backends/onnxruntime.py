@@ -12,9 +12,9 @@ from atomid_live.protocols import Maps, Network
 
 
 class OnnxRuntimeNetwork:
-    """Engine in an inference session on the processor."""
+    """Engine in an inference session on the processor; `data` is an ONNX file made of the engine's, in place of its own."""
 
-    def __init__(self, engine: Engine, threads: int, precision: str) -> None:
+    def __init__(self, engine: Engine, threads: int, precision: str, data: bytes | None = None) -> None:
         # Eight-bit is slower than float in this runtime on networks this small.
         file = engine.file_for("fp32" if precision == "auto" else precision)
         options = onnxruntime.SessionOptions()
@@ -23,7 +23,7 @@ class OnnxRuntimeNetwork:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(engine.read(file), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data or engine.read(file), options, providers=["CPUExecutionProvider"])
         except (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
             raise ModelError(f"{engine.folder / file}: ONNX Runtime cannot open it: {error}") from error
         self._name = f"onnxruntime:{engine.name}" + ("-int8" if "int8" in file else "")

@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from atomid_live.errors import ModelError
 
 SCHEMA = 1
-PLAN, MANIFEST, TIMING, SIDES = ".plan", ".json", "timing-", "sides"
+PLAN, MANIFEST, TIMING, CHOICE, GRAPH = ".plan", ".json", "timing-", "choice", "graph-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,14 @@ class PlanKey:
         """Digest of what timings depend on, for the name of the timing cache."""
         parts = (self.tensorrt, self.gpu, self.capability, self.driver, self.cuda, self.system)
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildChoice:
+    """What `engine build` was last asked for: precision, and frame sizes (rows, cols), none of them for the usual ones."""
+
+    precision: str = "fp16"
+    sides: tuple[tuple[int, int], ...] = ()
 
 
 def default_folder() -> Path:
@@ -135,19 +143,32 @@ class PlanCache:
         """Keep measured tactics for the next build."""
         self._write(self.folder / f"{TIMING}{key.machine}", data)
 
-    def sides(self) -> tuple[tuple[int, int], ...]:
-        """Frame sizes (rows, cols) that plans are to be built for, as last asked for; empty when never."""
-        path = self.folder / SIDES
+    def choice(self) -> BuildChoice:
+        """What sessions are to build plans for, as last asked for."""
+        path = self.folder / CHOICE
         try:
             self._private(path)
-            pairs = json.loads(path.read_text(encoding="utf-8"))
-            return tuple((int(rows), int(cols)) for rows, cols in pairs)
-        except (OSError, ValueError, TypeError, ModelError):
-            return ()
+            read = json.loads(path.read_text(encoding="utf-8"))
+            return BuildChoice(str(read["precision"]), tuple((int(rows), int(cols)) for rows, cols in read["sides"]))
+        except (OSError, ValueError, TypeError, KeyError, ModelError):
+            return BuildChoice()
 
-    def store_sides(self, sides: tuple[tuple[int, int], ...]) -> None:
-        """Keep the sizes that plans are to be built for from now on."""
-        self._write(self.folder / SIDES, json.dumps(sides).encode())
+    def store_choice(self, choice: BuildChoice) -> None:
+        """Keep what plans are to be built for from now on."""
+        self._write(self.folder / CHOICE, json.dumps(asdict(choice)).encode())
+
+    def graph(self, name: str) -> bytes:
+        """An ONNX file that was made here; empty when there is none."""
+        path = self.folder / f"{GRAPH}{name}.onnx"
+        try:
+            self._private(path)
+            return path.read_bytes()
+        except (OSError, ModelError):
+            return b""
+
+    def store_graph(self, name: str, data: bytes) -> None:
+        """Keep an ONNX file that took a while to make."""
+        self._write(self.folder / f"{GRAPH}{name}.onnx", data)
 
     def _paths(self, key: PlanKey) -> tuple[Path, Path]:
         return self.folder / f"{key.digest}{PLAN}", self.folder / f"{key.digest}{MANIFEST}"
@@ -184,8 +205,9 @@ class PlanCache:
         if stat.S_IMODE(facts.st_mode) & 0o077:
             self.folder.chmod(0o700)
             # whoever could write here may have left something
-            for path in (*self.folder.glob(f"*{PLAN}"), *self.folder.glob(f"*{MANIFEST}"), *self.folder.glob(f"{TIMING}*")):
-                path.unlink(missing_ok=True)
+            for kind in (f"*{PLAN}", f"*{MANIFEST}", f"{TIMING}*", f"{GRAPH}*"):
+                for path in self.folder.glob(kind):
+                    path.unlink(missing_ok=True)
 
     def _private(self, path: Path) -> None:
         facts = path.lstat()

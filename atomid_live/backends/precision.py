@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,11 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atomid_live.backends.calibration_frames import calibration_recipe
 from atomid_live.backends.engine import Engine
+from atomid_live.backends.onnx_guard import check_onnx
+from atomid_live.backends.plan_cache import PlanCache
 from atomid_live.errors import ModelError, UsageError
 
 PRECISIONS = ("fp32", "fp16", "int8")
 INT8_FILE = "model_int8.onnx"
+# The last layers decide the height of a peak and the sizes, and cost little: they stay in float.
+EXACT_PARTS = ("/head/", "/sizes/")
+# Rises when `eight_bit` changes.
+QUANTISER = 1
 
 
 def _packages() -> Any:
@@ -114,26 +122,57 @@ def asymmetric(onnx_bytes: bytes) -> list[str]:
     return [node.name for node in nodes if np.any(values.get(node.input[2], np.zeros(1)))]
 
 
-def graph_for(engine: Engine, precision: str) -> bytes:
+def exact_nodes(onnx_bytes: bytes) -> tuple[str, ...]:
+    """Names of the convolutions that stay in float."""
+    onnx, _ = _packages()
+    nodes = onnx.load_from_string(onnx_bytes).graph.node
+    return tuple(node.name for node in nodes if node.op_type == "Conv" and any(part in node.name for part in EXACT_PARTS))
+
+
+def calibrated(onnx_bytes: bytes, cache: PlanCache | None = None) -> bytes:
+    """Symmetric eight-bit network, calibrated on the simulated frames of `calibration/int8`; kept in `cache` if given.
+
+    Made once, so that its hash, and with it the plan's key, does not hang on the order of this PC's sums.
+    """
+    recipe = calibration_recipe()
+    network = hashlib.sha256(onnx_bytes).hexdigest()
+    name = hashlib.sha256(f"{network} {recipe.digest} {QUANTISER}".encode()).hexdigest()
+    kept = cache.graph(name) if cache is not None else b""
+    if kept:
+        check_onnx(Path(name), kept)
+        return kept
+    made = eight_bit(onnx_bytes, recipe.images(), exact_nodes(onnx_bytes))
+    if cache is not None:
+        cache.store_graph(name, made)
+    return made
+
+
+def graph_for(engine: Engine, precision: str, cache: PlanCache | None = None) -> bytes:
     """ONNX file of an engine in a precision, for the plan builder.
+
+    Parameters
+    ----------
+    engine : Engine
+    precision : str
+        "fp32", "fp16" or "int8". An engine whose own eight-bit file is not symmetric, or is not there, is calibrated here,
+        which takes seconds.
+    cache : PlanCache or None
+        Keeps what was calibrated.
 
     Raises
     ------
     UsageError
-        Unknown precision, or the engine has no int8 file.
-    ModelError
-        Its int8 file is not symmetric.
+        Unknown precision, or a package for the conversion is not installed.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if precision == "int8":
-        data = engine.read(engine.file_for("int8"))
-        uneven = asymmetric(data)
-        if uneven:
-            raise ModelError(
-                f"{engine.folder / INT8_FILE}: {len(uneven)} zero points are not 0 (first {uneven[0]!r}), "
-                "which TensorRT refuses; take --precision fp16"
-            )
-        return data
-    data = engine.read(engine.file_for("fp32"))
-    return half(data) if precision == "fp16" else data
+    whole = engine.read(engine.file_for("fp32"))
+    if precision == "fp32":
+        return whole
+    if precision == "fp16":
+        return half(whole)
+    if INT8_FILE in engine.card["files"]:
+        shipped = engine.read(INT8_FILE)
+        if not asymmetric(shipped):
+            return shipped
+    return calibrated(whole, cache)

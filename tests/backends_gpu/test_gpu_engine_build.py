@@ -51,7 +51,7 @@ def test_fake_session_finds_the_plan_that_was_built(engine: Engine, monkeypatch:
     build_engine_plan(str(engine.folder), "fp32", ["256", "300x512"], told.append)
     assert told[0] == "bandpass fp32, TensorRT 11.4.0.106, frames up to 256 x 256, 320 x 512"
     assert "Building engine" in told
-    network = device_open._tensorrt_network(engine, "fp32", told.append)
+    network = device_open._tensorrt_network(engine, "auto", told.append)
     assert faults.calls.count("build") == 1
     assert network.name == "tensorrt:bandpass-fp32"
     faults.version = "11.5.0"
