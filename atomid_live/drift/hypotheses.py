@@ -129,10 +129,13 @@ class Histories:
         return self._place[0] + self._velocity[0] * self._elapsed_s, math.sqrt(float(spread[0]))
 
     def _spread(self, noise_variance: FloatArray) -> FloatArray:
-        """Variance of the innovation per component, no less than lately seen."""
-        seen = float(np.mean(self._innovations)) if len(self._innovations) >= 3 else 0.0
+        """Variance of the innovation per component, wider as far as the last ones were wider than foreseen."""
+        seen = float(np.mean(self._innovations)) if len(self._innovations) >= 3 else 1.0
+        return max(seen, 1.0) * self._foreseen(noise_variance)
+
+    def _foreseen(self, noise_variance: FloatArray) -> FloatArray:
         stamp = self._velocity[0] ** 2 * self._time_variance_s2
-        return np.asarray(np.maximum(self._cov[0, 0] + noise_variance + stamp, seen), float)
+        return np.asarray(self._cov[0, 0] + noise_variance + stamp, float)
 
     def covering(self, evidence: Evidence, periods: Periods | None) -> Evidence:
         """Evidence with a candidate for every history: what lies outside the reach stays possible, only without evidence.
@@ -183,7 +186,7 @@ class Histories:
         step = weighed.candidates[child] - self._place[parent]
         velocity = self._velocity[parent] + np.where(jumped[:, None], 0.0, gain * away)
         if not jumped[0] and self.count == 1:
-            self._innovations.append(float((away[0] ** 2).mean()))
+            self._innovations.append(float((away[0] ** 2).mean() / self._foreseen(np.full(2, weighed.noise_variance)).mean()))
         self._place, self._velocity, self._base = weighed.candidates[child].copy(), velocity, self._base[parent].copy()
         prior = weighed.prior[parent, child]
         self._weight, self._evidence = prior - prior[0], weighed.evidence[parent, child]

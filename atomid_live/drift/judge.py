@@ -31,7 +31,7 @@ def decisive(evidence: Evidence, trust: Trust) -> bool:
 
 def missing(evidence: Evidence, trust: Trust) -> bool:
     """Whether landmarks that proved real before are found at none of the candidates."""
-    expected = 0.5 * trust.share**2 * evidence.weight
+    expected = 0.5 * trust.share**2 * evidence.weight + evidence.hoped_nats
     return trust.real > 0.5 and expected > EXPECTED_NATS and float(evidence.nats.max()) < MISSING_SHARE * expected
 
 
@@ -43,7 +43,7 @@ def is_sure(verdict: Verdict, evidence: Evidence, trust: Trust) -> bool:
 
 def learned(trust: Trust, verdict: Verdict, evidence: Evidence) -> Trust:
     """Trust in the landmarks after a sure frame."""
-    if not evidence.weight > LEAST_WEIGHT:
+    if not evidence.weight + 2 * evidence.hoped_nats > LEAST_WEIGHT:
         return trust
     chosen = int(np.argmin(np.abs(evidence.shift_yx - verdict.shift_yx).sum(axis=1)))
     return trust.learned(float(evidence.share[chosen]), float(evidence.nats[chosen]))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from atomid_live.drift.gaps import Gaps, find_gaps, gap_nats
 from atomid_live.drift.overlap import (
     Image,
     lattice_residual,
@@ -45,6 +46,7 @@ FORGET = 0.9
 LEAST_NOISE = 0.6
 CONVINCING_NATS = 12.0
 PATCH_CELLS = 0.7
+SAME_CELLS = 0.35
 PATCH_WITHOUT_CELL = 8.0
 MAD = 1.4826
 
@@ -59,10 +61,13 @@ class Landmarks:
         In pixels of the working image, in the reference.
     height : ndarray, shape (N,), float64
         Expected difference to the lattice neighbours, shrunk by the chance that it is noise.
+    gaps : Gaps
+        Sites that may be empty; they are no landmarks besides.
     """
 
     yx: FloatArray = field(default_factory=lambda: np.empty((0, 2)), repr=False)
     height: FloatArray = field(default_factory=lambda: np.empty(0), repr=False)
+    gaps: Gaps = field(default_factory=Gaps, repr=False)
 
     def __len__(self) -> int:
         """Return the number of landmarks."""
@@ -111,12 +116,15 @@ class Evidence:
         Part of the expected heights found at each candidate.
     weight : float
         Squared expected heights in units of the noise: the evidence that could be had, twice over.
+    hoped_nats : float
+        Evidence that the gaps would give the right candidate.
     """
 
     shift_yx: FloatArray
     nats: FloatArray
     share: FloatArray
     weight: float
+    hoped_nats: float = 0.0
 
     @classmethod
     def none_for(cls, shifts: FloatArray) -> Evidence:
@@ -130,9 +138,8 @@ class Evidence:
     def with_unknown(self, places: FloatArray) -> Evidence:
         """Add places of which nothing is known."""
         blank = np.zeros(len(places))
-        return Evidence(
-            np.vstack([self.shift_yx, places]), np.append(self.nats, blank), np.append(self.share, blank), self.weight
-        )
+        shifts, nats, share = np.vstack([self.shift_yx, places]), np.append(self.nats, blank), np.append(self.share, blank)
+        return replace(self, shift_yx=shifts, nats=nats, share=share)
 
 
 def _robust_sigma(values: FloatArray) -> float:
@@ -153,7 +160,7 @@ def find_landmarks(mean: Image, count: Image, periods: Periods | None) -> Landma
 
 
 def search_landmarks(mean: Image, count: Image, periods: Periods | None) -> Iterator[Landmarks | None]:
-    """Like `find_landmarks` in three steps of like length, the last of which yields them."""
+    """Like `find_landmarks` in four steps of like length, the last of which yields them."""
     most = MOST_AT_FIRST if float(count.mean()) < FEW_FRAMES else MOST_LANDMARKS
     if periods is None:
         yield _extremes_of(mean, mean, np.sqrt(count).astype(np.float32), None, most)
@@ -164,7 +171,18 @@ def search_landmarks(mean: Image, count: Image, periods: Periods | None) -> Iter
     yield None
     sharpness = sharpness_map(mean, residual, count, _flank_noise(mean, residual, count))
     yield None
-    yield _extremes_of(residual, mean, sharpness, star, most)
+    found = _extremes_of(residual, mean, sharpness, star, most)
+    yield None
+    yield _apart_from(found, find_gaps(mean, residual, count), periods.shortest)
+
+
+def _apart_from(found: Landmarks, gaps: Gaps, cell_px: float) -> Landmarks:
+    """Join landmarks and gaps, without the landmarks that are the same vacancies."""
+    if not len(gaps) or not len(found):
+        return replace(found, gaps=gaps)
+    near = np.abs(found.yx[:, None, :] - gaps.yx[None, :, :]).max(axis=2).min(axis=1) < SAME_CELLS * cell_px
+    other = ~near | (found.height > 0)
+    return Landmarks(found.yx[other], found.height[other], gaps)
 
 
 def _flank_noise(mean: Image, residual: Image, count: Image) -> float:
@@ -226,11 +244,21 @@ def lattice_evidence(landmarks: Landmarks, query: Query, fine_yx: tuple[float, f
     steps = np.arange(-reach, reach + 1)
     multiples = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
     shifts = np.asarray(fine_yx) + multiples @ periods.matrix
-    if not len(landmarks):
-        return Evidence.none_for(shifts)
+    evidence = Evidence.none_for(shifts)
+    if len(landmarks):
+        difference = _differences(landmarks.yx, query, fine_yx, periods)
+        evidence = _evidence(shifts, difference, landmarks.height, query.trust)
+    if len(landmarks.gaps):
+        nats, hoped = gap_nats(landmarks.gaps, _differences(landmarks.gaps.yx, query, fine_yx, periods))
+        evidence = replace(evidence.plus(nats), hoped_nats=hoped)
+    return evidence
+
+
+def _differences(yx: FloatArray, query: Query, fine_yx: tuple[float, float], periods: Periods) -> FloatArray:
+    """The image at each place moved by each candidate, minus its six lattice neighbours; shape (N, candidates)."""
+    reach, third = query.reach, periods.third
     a, b = periods.matrix
-    values = sample_cells(query.image, landmarks.yx + np.asarray(fine_yx), a, b, reach + 1)
-    third = periods.third
+    values = sample_cells(query.image, yx + np.asarray(fine_yx), a, b, reach + 1)
     size = 2 * reach + 1
 
     def moved(i: int, j: int) -> FloatArray:
@@ -238,8 +266,7 @@ def lattice_evidence(landmarks: Landmarks, query: Query, fine_yx: tuple[float, f
         return part
 
     around = moved(1, 0) + moved(-1, 0) + moved(0, 1) + moved(0, -1) + moved(*third) + moved(-third[0], -third[1])
-    difference = (moved(0, 0) - around / 6).reshape(len(landmarks), -1)
-    return _evidence(shifts, difference, landmarks.height, query.trust)
+    return (moved(0, 0) - around / 6).reshape(len(yx), -1)
 
 
 def free_evidence(landmarks: Landmarks, query: Query, shifts: FloatArray) -> Evidence:

@@ -155,8 +155,10 @@ class Relief:
         for k, (dy, dx) in enumerate(shifts_yx / self._factor):
             number, mine, theirs, difference = _variances(self._mean, relief, (float(dy), float(dx)), margin, STRIDE)
             if mine > 0 and theirs > 0:
-                like = min(max((mine + theirs - difference) / (2 * math.sqrt(mine * theirs)), 0.0), MOST_ALIKE)
+                like = min(max((mine + theirs - difference) / (mine + theirs), 0.0), MOST_ALIKE)
                 samples = number * independent
-                # profile likelihood of a correlation, less what one free parameter costs (Schwarz)
-                answer[k] = -0.5 * CAUTION * samples * math.log1p(-like * like) - 0.5 * math.log1p(samples)
+                # profile likelihood of the difference against that of two reliefs of these variances with nothing in common
+                # (the gain is the same: a relief seen half as high elsewhere is not the same relief), less what one free
+                # parameter costs (Schwarz)
+                answer[k] = -0.5 * CAUTION * samples * math.log1p(-like) - 0.5 * math.log1p(samples)
         return answer
