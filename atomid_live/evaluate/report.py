@@ -18,7 +18,7 @@ from atomid_live.evaluate.suite import Outcome, Row
 BEGIN, END = "<!-- evaluate suite: begin -->", "<!-- evaluate suite: end -->"
 OPENING = """# Results
 
-Everything between the two markers is written by `atomid-live evaluate suite`; what is outside them stays.
+Everything between two markers is written by the command they name; what is outside them stays.
 
 """
 SCHEMA = 1
@@ -101,21 +101,26 @@ _REAL = (
 )
 
 
-def place(page: Path, section: str) -> None:
-    """Put the section between the markers of a page, which is made if there is none.
+def place(page: Path, section: str, owner: str = "suite") -> None:
+    """Put the section between the markers of its owner, the command ``evaluate OWNER``.
+
+    A page that is not there is made; one that has no markers of another owner than "suite" gets them at its end.
 
     Raises
     ------
     UsageError
-        The page is there but has no markers, or more than one pair.
+        The page is there but has no markers of the suite, or more than one pair of the owner.
     """
+    begin, end = (word.replace("suite", owner) for word in (BEGIN, END))
     old = page.read_text(encoding="utf-8") if page.is_file() else f"{OPENING}{BEGIN}\n{END}\n"
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-        raise UsageError(f"{page} has no single section {BEGIN} … {END}; put the two lines where the results belong")
-    before, rest = old.split(BEGIN)
-    after = rest.split(END)[1]
+    if owner != "suite" and begin not in old and end not in old:
+        old = f"{old.rstrip()}\n\n{begin}\n{end}\n"
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
+        raise UsageError(f"{page} has no single section {begin} … {end}; put the two lines where the results belong")
+    before, rest = old.split(begin)
+    after = rest.split(end)[1]
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{BEGIN}\n\n{section}\n{END}{after}", encoding="utf-8", newline="\n")
+    page.write_text(f"{before}{begin}\n\n{section}\n{end}{after}", encoding="utf-8", newline="\n")
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:

@@ -51,6 +51,17 @@ def test_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) -> N
     assert text.startswith("Before.") and text.endswith("After.\n")
 
 
+def test_each_command_owns_its_section_alone(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    place(page, "points")
+    place(page, "motion", "drift")
+    place(page, "moved", "drift")
+    text = page.read_text(encoding="utf-8")
+    assert "moved" in text and "motion" not in text
+    assert "points" in text.split(END)[0]
+    assert text.count("<!-- evaluate drift: begin -->") == 1
+
+
 def test_a_page_without_markers_is_not_touched(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     for text in ("mine", f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"):
