@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 
+from atomid_live import lanes
+
 
 def default_threads() -> int:
     """Half of the processors this process may use, at least one."""
@@ -17,9 +19,11 @@ def behave(threads: int | None) -> int:
     """Lower this process's priority, keep libraries to one thread, and return how many threads a network may use.
 
     Linear algebra on several threads waits for the slowest by spinning, and on a PC that is busy acquiring that costs
-    hundreds of milliseconds a frame. Must run before numpy, numba or cv2 are imported: they read their limits at import.
+    hundreds of milliseconds a frame. Two threads or more open a second lane (`lanes`). Must run before numpy, numba or cv2
+    are imported: they read their limits at import.
     """
     count = threads or default_threads()
+    lanes.use(count)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"
     with contextlib.suppress(OSError, AttributeError):

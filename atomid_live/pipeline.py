@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
 
 import numpy as np
 
+from atomid_live.drift.match import Seen
 from atomid_live.drift.segments import SegmentKeeper
 from atomid_live.drift.tracker import DriftTracker
 from atomid_live.flags import Flag
+from atomid_live.lanes import beside
 from atomid_live.lattice import find_lattice
 from atomid_live.protocols import Detector
 from atomid_live.settings import Settings
@@ -25,9 +28,10 @@ from atomid_live.simulate.scenario import Scenario
 from atomid_live.strain import warm_up as warm_up_strain
 from atomid_live.strain.gpa import gpa
 from atomid_live.strain.tracker import StrainTracker
-from atomid_live.types import Frame, Measurement, Result
+from atomid_live.types import Detections, Frame, GpaField, Lattice, Measurement, Result
 
 _WARM_UP_FRAMES = 3
+STAGES = ("detect", "lattice", "gpa", "drift", "strain")
 
 
 def _rehearsal(shape: tuple[int, int]) -> Scenario:
@@ -37,9 +41,9 @@ def _rehearsal(shape: tuple[int, int]) -> Scenario:
 class Stopwatch:
     """Milliseconds per named stage."""
 
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(self, before: Mapping[str, float] = MappingProxyType({}), clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
-        self.ms: dict[str, float] = {}
+        self.ms: dict[str, float] = dict(before)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -49,6 +53,16 @@ class Stopwatch:
             yield
         finally:
             self.ms[name] = (self._clock() - begun) * 1e3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parts:
+    """What one frame alone tells; GPA and what the drift tracker has `seen` of it may still be on their way."""
+
+    detections: Detections
+    lattice: Lattice
+    gpa: Callable[[], GpaField]
+    seen: Callable[[], Seen | None]
 
 
 def _frame_flags(frame: Frame) -> int:
@@ -91,26 +105,46 @@ class Pipeline:
     def measure(self, frame: Frame) -> Measurement:
         """Find columns, lattice and GPA of one frame alone."""
         watch = Stopwatch()
-        with watch.stage("detect"):
-            detections = self.detector.detect(frame)
-        with watch.stage("lattice"):
-            lattice = find_lattice(detections, frame.shape)
-        with watch.stage("gpa"):
-            phase = gpa(frame, lattice, self._settings.strain)
+        detections, lattice = self._columns(frame, watch)
+        phase = self._phase(frame, lattice, watch)
         return Measurement(detections, lattice, phase, MappingProxyType(watch.ms))
 
     def track(self, frame: Frame, measured: Measurement) -> Result:
         """Put a measurement into the history: drift, strain against the reference, monitor."""
+        parts = _Parts(measured.detections, measured.lattice, lambda: measured.gpa, lambda: None)
+        return self._follow(frame, parts, Stopwatch(measured.timings_ms))
+
+    def process(self, frame: Frame) -> Result:
+        """Measure and track one frame; with a second lane, what does not depend on each other runs at the same time."""
         watch = Stopwatch()
-        segment, segment_reason = self._segments.check(frame)
-        if segment_reason:
-            self._drift.reset(segment)
-            self._strain.reset(segment_reason)
+        with beside(lambda: self._drift.look(frame)) as seen:
+            detections, lattice = self._columns(frame, watch)
+            with beside(lambda: self._phase(frame, lattice, watch)) as phase:
+                return self._follow(frame, _Parts(detections, lattice, phase.result, seen.result), watch)
+
+    def _columns(self, frame: Frame, watch: Stopwatch) -> tuple[Detections, Lattice]:
+        with watch.stage("detect"):
+            detections = self.detector.detect(frame)
+        with watch.stage("lattice"):
+            return detections, find_lattice(detections, frame.shape)
+
+    def _phase(self, frame: Frame, lattice: Lattice, watch: Stopwatch) -> GpaField:
+        with watch.stage("gpa"):
+            return gpa(frame, lattice, self._settings.strain)
+
+    def _follow(self, frame: Frame, parts: _Parts, watch: Stopwatch) -> Result:
+        detections, lattice = parts.detections, parts.lattice
         with watch.stage("drift"):
-            drift = self._drift.update(frame, measured.detections, measured.lattice)
+            seen = parts.seen()
+            segment, segment_reason = self._segments.check(frame)
+            if segment_reason:
+                self._drift.reset(segment)
+                self._strain.reset(segment_reason)
+            drift = self._drift.update(frame, detections, lattice, seen)
+        phase = parts.gpa()
         with watch.stage("strain"):
-            strain, reading = self._strain.update(frame, measured.detections, measured.lattice, drift, measured.gpa)
-        flags = _frame_flags(frame) | measured.detections.frame_flags | measured.lattice.flags | drift.flags | reading.flags
+            strain, reading = self._strain.update(frame, detections, lattice, drift, phase)
+        flags = _frame_flags(frame) | detections.frame_flags | lattice.flags | drift.flags | reading.flags
         if segment_reason:
             flags |= Flag.SEGMENT_START
         return Result(
@@ -121,27 +155,19 @@ class Pipeline:
             time_sigma_s=frame.time_sigma_s,
             origin=frame.origin,
             index=frame.index,
-            detections=measured.detections,
+            detections=detections,
             pixel_size_yx_nm=frame.pixel_size_yx_nm,
             scale_source=frame.scale_source,
             segment=segment,
             segment_reason=segment_reason,
             drift=drift,
-            lattice=measured.lattice,
+            lattice=lattice,
             strain=strain,
-            gpa=measured.gpa,
+            gpa=phase,
             reading=reading,
             meta=frame.meta,
             received_ns=frame.received_ns,
             received_monotonic_s=frame.received_monotonic_s,
-            timings_ms=MappingProxyType(_joined(measured.timings_ms, watch.ms)),
+            timings_ms=MappingProxyType({name: watch.ms[name] for name in STAGES if name in watch.ms}),
             flags=int(flags),
         )
-
-    def process(self, frame: Frame) -> Result:
-        """Measure and track one frame."""
-        return self.track(frame, self.measure(frame))
-
-
-def _joined(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    return {**first, **second}

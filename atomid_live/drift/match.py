@@ -10,6 +10,7 @@ import numpy as np
 from atomid_live.drift.landmarks import Evidence, Query, free_evidence, lattice_evidence
 from atomid_live.drift.overlap import Image
 from atomid_live.drift.periods import Periods, reduced
+from atomid_live.drift.prepare import Prepared, Preparer
 from atomid_live.drift.reference import Reference
 from atomid_live.drift.register import Correlator, Fine, Pair, Spectrum, refine
 from atomid_live.types import FloatArray, Frame, Lattice
@@ -18,6 +19,16 @@ CELL_WITHOUT_LATTICE = 0.1
 PEAKS = 12
 APART_PX = 3.0
 SEARCH_OF_LONGEST = 0.62
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """The pixels of a frame as one `preparer` made them ready, ahead of its turn."""
+
+    frame: Frame
+    preparer: Preparer
+    prepared: Prepared
+    spectrum: Spectrum
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from atomid_live.drift.clock import FrameClock
 from atomid_live.drift.hypotheses import Histories, Verdict
 from atomid_live.drift.judge import decisive, is_sure, learned, missing, outside, remarks
 from atomid_live.drift.landmarks import Query, Trust
-from atomid_live.drift.match import Moment, cell_px, find_fine, gather, periods_of, settle
+from atomid_live.drift.match import Moment, Seen, cell_px, find_fine, gather, periods_of, settle
 from atomid_live.drift.overlap import Image
 from atomid_live.drift.prepare import Preparer
 from atomid_live.drift.reference import Reference
@@ -98,7 +98,18 @@ class DriftTracker:
         self._offset = np.zeros(2)
         self._estimate = DriftEstimate()
 
-    def update(self, frame: Frame, detections: Detections, lattice: Lattice | None = None) -> DriftEstimate:
+    def look(self, frame: Frame) -> Seen | None:
+        """Prepare the pixels of the next frame ahead of `update`, from any one thread; None where it must begin anew."""
+        if self._preparer is None or self._preparer.shape != frame.shape or self._preparer.too_small:
+            return None
+        prepared = self._preparer.prepare(frame.pixels)
+        if prepared.empty or self._correlator is None:
+            return None
+        return Seen(frame, self._preparer, prepared, self._correlator.spectrum(prepared.image))
+
+    def update(
+        self, frame: Frame, detections: Detections, lattice: Lattice | None = None, seen: Seen | None = None
+    ) -> DriftEstimate:
         """Register the next frame.
 
         Parameters
@@ -107,6 +118,8 @@ class DriftTracker:
             In sequence order; its times may repeat or run backwards.
         detections, lattice : Detections, Lattice or None
             Of this frame; both may be empty, the pixels suffice. They give the column width and sharper lattice vectors.
+        seen : Seen or None
+            What `look` made of this frame; the answer is the same without.
 
         Returns
         -------
@@ -121,13 +134,16 @@ class DriftTracker:
         interval = self._clock.tick(frame)
         if self._clock.flag:
             self._velocity.clear()
-        prepared = self._preparer.prepare(frame.pixels)
+        if seen is not None and (seen.frame is not frame or seen.preparer is not self._preparer):
+            seen = None
+        prepared = seen.prepared if seen is not None else self._preparer.prepare(frame.pixels)
         if prepared.empty:
             self._elapse(frame, interval)
             return self._answer(frame, Flag.DRIFT_POOR, "frame holds no contrast", 0.0, self._clock.flag)
         if self._correlator is None:
             self._correlator = Correlator(self._preparer.binned_shape)
-        moment = Moment(frame, prepared.image, prepared.binned, self._correlator.spectrum(prepared.image))
+        spectrum = seen.spectrum if seen is not None else self._correlator.spectrum(prepared.image)
+        moment = Moment(frame, prepared.image, prepared.binned, spectrum)
         if self._reference is None:
             return self._start(moment, lattice)
         self._elapse(frame, interval)

@@ -1,6 +1,7 @@
 """An engine is opened when its files fit its card and hold plain arithmetic, and refused with the reason otherwise."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,46 @@ def test_runs_any_size_on_each_runtime(tmp_path: Path, backend: str) -> None:
             assert kept[0] == pytest.approx(kept[1], abs=1e-6)  # an answer outlives the next call
         kept = (maps.confidence, expected)
     network.close()
+    network.close()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((128, 128), {(64, 64), (128, 128), (192, 192)}),
+        ((64, 128), {(64, 128), (128, 192), (64, 192), (64, 64), (128, 128)}),
+    ],
+)
+def test_sizes_beside_one_that_is_used_often_are_compiled_ahead(
+    tmp_path: Path, shape: tuple[int, int], expected: set[tuple[int, int]]
+) -> None:
+    """So that a scale that wavers holds up no frame; but not for a single file."""
+    from atomid_live.backends.openvino import OpenVinoNetwork
+
+    network = OpenVinoNetwork(load_engine(_write(tmp_path / "m", _model().SerializeToString())), 1, "auto")
+    image = np.ones(shape, np.float32)
+    for _ in range(2):
+        network.infer(image)
+    assert network.sizes == {shape}
+    network.infer(image)
+    until = time.monotonic() + 20
+    while network.sizes != expected and time.monotonic() < until:
+        time.sleep(0.01)
+    assert network.sizes == expected
+    assert network.infer(np.ones((64, 64), np.float32)).confidence == pytest.approx(0.25)
+    network.close()
+
+
+def test_few_sizes_are_kept(tmp_path: Path) -> None:
+    """However many a session meets, and one that was given up is compiled again when it returns."""
+    from atomid_live.backends.openvino import _SIZES_KEPT, OpenVinoNetwork
+
+    network = OpenVinoNetwork(load_engine(_write(tmp_path / "m", _model().SerializeToString())), 1, "auto")
+    for cols in range(1, _SIZES_KEPT + 4):
+        network.infer(np.ones((16, 16 * cols), np.float32))
+    assert len(network.sizes) == _SIZES_KEPT
+    assert (16, 16) not in network.sizes
+    assert network.infer(np.ones((16, 16), np.float32)).confidence == pytest.approx(0.25)
     network.close()
 
 
