@@ -170,4 +170,5 @@ class Pipeline:
             received_monotonic_s=frame.received_monotonic_s,
             timings_ms=MappingProxyType({name: watch.ms[name] for name in STAGES if name in watch.ms}),
             flags=int(flags),
+            distortion=frame.distortion,
         )

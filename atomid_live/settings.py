@@ -83,6 +83,10 @@ class StrainSettings(_Section):
     reference: str = Field("first:5", description="first:N, frame, region, material:NAME or file.cif")
     window_nm: float = Field(0.5, gt=0, le=50, description="Gaussian radius of the weights")
     alarm_sigma: float = Field(5.0, gt=0, description="change, in standard errors, that raises the alarm")
+    watched: Literal["corrected", "raw"] = Field(
+        "corrected",
+        description="strain the alarm goes by: without drift in the frame and scan distortion, or as seen",
+    )
 
 
 class OutputSettings(_Section):

@@ -99,6 +99,26 @@ class FrameMeta:
     software: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ScanDistortion:
+    """What a calibration profile says of a frame's scan; its scales are in the frame's `pixel_size_yx_nm` already.
+
+    Attributes
+    ----------
+    name : str
+        Name of the profile; "" when none was applied.
+    shear, sigma_shear : float
+        nm that the true place moves along x per nm down the rows, and its standard error.
+    sigma_scale_yx : (float, float)
+        Relative standard error of the pixel size.
+    """
+
+    name: str = ""
+    shear: float = 0.0
+    sigma_shear: float = 0.0
+    sigma_scale_yx: tuple[float, float] = (0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One whole image as acquired.
@@ -132,6 +152,7 @@ class Frame:
     received_ns: int = 0
     received_monotonic_s: float = NAN
     meta: FrameMeta = field(default_factory=FrameMeta)
+    distortion: ScanDistortion = field(default_factory=ScanDistortion)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -279,6 +300,79 @@ class Lattice:
         return bool(np.isfinite(self.a_yx_px[0]))
 
 
+@dataclass(frozen=True, slots=True)
+class ScanMotion:
+    """Motion of the specimen from one row of the scan to the next.
+
+    Attributes
+    ----------
+    per_row_yx_px, sigma_per_row_yx_px : (float, float)
+        Pixels of the frame per row, and standard error; NaN when unknown.
+    reason : str
+        Why it is unknown; "" when it is known.
+    remark : str
+        What its error does not hold, e.g. a fly-back time that nobody told.
+    row_share : float
+        Time per row over time per frame interval where drift is known only up to a lattice vector, 0 where it is sure: a
+        vector u too many per frame makes u times this per row.
+    """
+
+    per_row_yx_px: tuple[float, float] = (NAN, NAN)
+    sigma_per_row_yx_px: tuple[float, float] = (NAN, NAN)
+    reason: str = "not measured"
+    remark: str = ""
+    row_share: float = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether the motion within the frame is known."""
+        return not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """Random displacement that columns on the same rows of one frame share.
+
+    Attributes
+    ----------
+    rms_yx_px, sigma_rms_yx_px : (float, float)
+        Root mean square over the columns, smooth distortion taken off, and its standard error; 0 when what was found is
+        no more than chance.
+    rows, sigma_rows : float
+        Correlation length in rows (columns are met on several rows, so it is never much under their width), and standard error.
+    reason : str
+        Why nothing was measured; "" otherwise.
+    """
+
+    rms_yx_px: tuple[float, float] = (NAN, NAN)
+    sigma_rms_yx_px: tuple[float, float] = (NAN, NAN)
+    rows: float = NAN
+    sigma_rows: float = NAN
+    reason: str = "not measured"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CorrectedStrain:
+    """Strain per column, shape (N,) each, after drift within the frame and calibrated scan distortion were taken off.
+
+    Empty arrays where nothing could be corrected; `sigma_exx`, `sigma_eyy`, `sigma_exy` are the standard errors common to the
+    whole frame that the correction adds (those of the velocity and the profile).
+    """
+
+    exx: FloatArray = field(default_factory=_none, repr=False)
+    eyy: FloatArray = field(default_factory=_none, repr=False)
+    exy: FloatArray = field(default_factory=_none, repr=False)
+    rotation_mrad: FloatArray = field(default_factory=_none, repr=False)
+    sigma_exx: float = NAN
+    sigma_eyy: float = NAN
+    sigma_exy: float = NAN
+
+    @property
+    def hydrostatic(self) -> FloatArray:
+        """Half the trace, (exx + eyy) / 2, per column."""
+        return (self.exx + self.eyy) / 2
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StrainField:
     """Strain per column against a named reference; NaN where under-determined.
@@ -290,7 +384,7 @@ class StrainField:
     rotation_mrad : ndarray, shape (N,), float64
         Positive clockwise on the screen.
     sigma : ndarray, shape (N,), float64
-        Standard error of a normal component at that column; `sigma / sqrt(2)` for shear, rotation and hydrostatic.
+        Standard error of a normal component at that column: root mean square of those of exx and eyy.
     flags : ndarray, shape (N,), int64
         Bits that concern the strain of a column.
     reference : str
@@ -299,6 +393,10 @@ class StrainField:
         Gaussian radius w of the weights, in nm (NaN when uncalibrated); `window_px` the same in pixels.
     valid, reason : bool, str
         Whether the frame's strain may be believed, and if not why.
+    sigma_exx, sigma_eyy, sigma_exy : ndarray, shape (N,), float64
+        Standard errors component by component: row jitter is in eyy and exy only. `sigma_exy` also holds for rotation in rad.
+    corrected : CorrectedStrain
+        The same strain without drift within the frame and calibrated scan distortion.
     """
 
     exx: FloatArray = field(default_factory=_none, repr=False)
@@ -312,6 +410,10 @@ class StrainField:
     window_px: float = NAN
     valid: bool = False
     reason: str = "not measured"
+    sigma_exx: FloatArray = field(default_factory=_none, repr=False)
+    sigma_eyy: FloatArray = field(default_factory=_none, repr=False)
+    sigma_exy: FloatArray = field(default_factory=_none, repr=False)
+    corrected: CorrectedStrain = field(default_factory=CorrectedStrain, repr=False)
 
     @property
     def hydrostatic(self) -> FloatArray:
@@ -366,6 +468,8 @@ class Reading:
 
     `strain` and `gpa` map each of `COMPONENTS` to its `Summary` over the frame. `drift_shear_exy` and
     `drift_stretch_eyy` are the apparent strain that drift within the frame explains. `alarm` is "" when quiet.
+    `strain_corrected` is `strain` without it and without calibrated scan distortion, `correction` says what was taken off or
+    "not corrected: ..." and why. `motion` and `jitter` are what the scan did during this frame.
     """
 
     strain: Mapping[str, Summary] = field(default_factory=dict)
@@ -384,6 +488,10 @@ class Reading:
     flags: int = 0
     rolling_std: Mapping[str, float] = field(default_factory=dict)
     slope_sem_per_min: Mapping[str, float] = field(default_factory=dict)
+    strain_corrected: Mapping[str, Summary] = field(default_factory=dict)
+    correction: str = "not corrected: not measured"
+    motion: ScanMotion = field(default_factory=ScanMotion)
+    jitter: Jitter = field(default_factory=Jitter)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -425,6 +533,17 @@ class Result:
     received_monotonic_s: float = NAN
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     flags: int = 0
+    distortion: ScanDistortion = field(default_factory=ScanDistortion)
+
+    @property
+    def corrected_yx_px(self) -> FloatArray:
+        """Positions (N, 2) at the time the middle row was scanned, in an upright raster; NaN when drift is unknown."""
+        middle = (self.shape[0] - 1) / 2
+        rows = self.detections.yx_px[:, 0] - middle
+        ky, kx = self.reading.motion.per_row_yx_px
+        down = rows * (1 - ky)
+        lean = self.distortion.shear * self.pixel_size_yx_nm[0] / self.pixel_size_yx_nm[1] if self.distortion.name else 0.0
+        return np.stack([middle + down, self.detections.yx_px[:, 1] - kx * rows + lean * down], axis=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ class Deformation:
         Effective standard error of one coordinate, from the residuals of the fits.
     sem : (float, float, float)
         Standard error of the frame's mean exx, eyy and (exy, rotation or hydrostatic), neighbours' shared columns counted.
+    mean_share : ndarray, shape (N,)
+        How much each column's displacement along y adds to the frame's mean d(uy)/dy (1/px); empty without `sem`.
     """
 
     gradient: FloatArray = field(repr=False)
@@ -89,6 +91,7 @@ class Deformation:
     d2min: FloatArray = field(repr=False)
     position_sigma_px: float
     sem: tuple[float, float, float]
+    mean_share: FloatArray = field(default_factory=lambda: np.empty(0), repr=False)
 
     @property
     def valid(self) -> np.ndarray:
@@ -241,14 +244,15 @@ def measure_deformation(
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
     d2min = out[:, 7] / (2 * np.maximum(out[:, 8], 1e-9))
     sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
-    sem = (float("nan"),) * 3
+    sem, mean_share = (float("nan"),) * 3, np.empty(0)
     if with_sem:
         sample = thinned if every else _sample(columns, fit, window)
         share = mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, sample)
         square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
         sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
+        mean_share = np.where(nodes.todo & weights.use, share[nodes.at, 0], 0.0)
     sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)
-    return Deformation(gradient, sigma, out[:, 9].astype(np.int64), d2min, float(np.sqrt(sigma2)), sem)
+    return Deformation(gradient, sigma, out[:, 9].astype(np.int64), d2min, float(np.sqrt(sigma2)), sem, mean_share)
 
 
 def _effective_variance(d2min: FloatArray, typical: float) -> float:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 
 import numpy as np
 
 from atomid_live.flags import Flag
 from atomid_live.lattice.sites import fit_lattice, missing_sites, node_table
 from atomid_live.settings import StrainSettings
+from atomid_live.strain.correct import (
+    ReferenceKind,
+    RowShare,
+    ScanEffects,
+    corrected_strain,
+    corrected_summaries,
+    drift_explains,
+    mean_errors,
+    with_row_errors,
+)
 from atomid_live.strain.field import Columns, Deformation, Reference, class_weights, measure_deformation, strain_of
 from atomid_live.strain.means import carried, mean_gradient, summaries_of
 from atomid_live.strain.monitor import Monitor, Sample
 from atomid_live.strain.nodes import NodeAverage
 from atomid_live.strain.reference import FirstFrames, KnownCell, known_basis, parse_reference
-from atomid_live.strain.scan import DriftStrain, drift_strain
+from atomid_live.strain.scan import aspect_of, drift_strain
 from atomid_live.strain.window import Window, window_for
 from atomid_live.types import (
     COMPONENTS,
@@ -24,6 +35,7 @@ from atomid_live.types import (
     FloatArray,
     Frame,
     GpaField,
+    Jitter,
     Lattice,
     Reading,
     StrainField,
@@ -46,6 +58,9 @@ class _Outcome:
     sem: tuple[float, float, float]
     to_reference: FloatArray
     remark: str = ""
+    mean_share: FloatArray = dataclass_field(default_factory=lambda: np.empty(0), repr=False)
+    position_sigma_px: float = NAN
+    share: RowShare = dataclass_field(default_factory=RowShare)
 
 
 class StrainTracker:
@@ -72,7 +87,8 @@ class StrainTracker:
         self.reset_reason = reason
         self._nodes = NodeAverage(self._spec.count) if isinstance(self._spec, FirstFrames) else None
         self._monitor = Monitor(self._settings.alarm_sigma, absolute=self._nodes is not None)
-        self._reference_drift: list[DriftStrain] = []
+        kind: ReferenceKind = "cell" if isinstance(self._spec, KnownCell) else "frames" if self._nodes is not None else "own"
+        self._scan = ScanEffects(kind)
         self._reference_gpa: list[FloatArray] = []
 
     def update(
@@ -85,7 +101,9 @@ class StrainTracker:
         StrainField, Reading
             `valid` and `reason` say whether the numbers may be believed. A valid frame may still have a remark as its reason.
         """
-        apparent = drift_strain(frame, drift)
+        motion = self._scan.see(frame, drift)
+        apparent = drift_strain(motion, aspect_of(frame))
+        jitter = Jitter(reason=lattice.reason or "no lattice")
         window = window_for(frame, lattice, self._settings.window_nm)
         gpa = gpa or GpaField()
         vacancies = -1
@@ -95,31 +113,35 @@ class StrainTracker:
             outcome = lattice.reason or "no lattice"
         else:
             columns = _columns(detections, lattice, window)
+            jitter = self._scan.see_rows(columns, window.aspect_yx, frame.shape)
             missing = missing_sites(detections.yx_px, lattice, frame.shape, detections.spacing_px, columns.table)
             vacancies = len(missing)
             total = np.array(drift.total_yx_px) * np.array(window.aspect_yx)
             if self._nodes is not None and not self._nodes.ready:
-                outcome = self._collect(columns, total, apparent, gpa, window)
+                outcome = self._collect(columns, total, gpa)
                 flags = int(Flag.REFERENCE_PENDING)
             else:
                 outcome = self._measure(columns, total, window)
         reading = Reading(
             drift_shear_exy=apparent.shear_exy,
             drift_stretch_eyy=apparent.stretch_eyy,
+            motion=motion,
+            jitter=jitter,
             vacancies=vacancies,
             reference=self._spec.name,
             window_nm=window.nm,
             flags=flags | lattice.flags | (0 if np.isfinite(window.nm) else int(Flag.UNCALIBRATED)),
         )
         if isinstance(outcome, str):
-            return self._refused(outcome, len(detections), reading, window)
-        return self._judged(frame, detections.yx_px, lattice, outcome, gpa, apparent, reading, window)
+            return self._refused(outcome, len(detections), replace(reading, correction=f"not corrected: {outcome}"), window)
+        share = self._scan.share(columns, window, outcome.mean_share, outcome.position_sigma_px)
+        return self._judged(frame, detections.yx_px, lattice, replace(outcome, share=share), gpa, reading, window)
 
-    def _collect(self, columns: Columns, total: FloatArray, apparent: DriftStrain, gpa: GpaField, window: Window) -> str:
+    def _collect(self, columns: Columns, total: FloatArray, gpa: GpaField) -> str:
         assert self._nodes is not None
         problem = self._nodes.add(columns, total)
         if not problem:
-            self._reference_drift.append(apparent)
+            self._scan.enter_reference()
             self._reference_gpa.append(self._gpa_basis(columns, self._nodes.find(columns, total), gpa))
         done = f"reference pending: {self._nodes.frames} of {self._nodes.count} frames collected"
         return f"{done}; this one was left out ({problem})" if problem else done
@@ -151,7 +173,9 @@ class StrainTracker:
             if basis is None:
                 return _misfit(self._spec, measured)
             to_reference = measured @ np.linalg.inv(basis)
-        return _Outcome(own.gradient @ to_reference, own.sigma, own.sem, to_reference)
+        return _Outcome(
+            own.gradient @ to_reference, own.sigma, own.sem, to_reference, "", own.mean_share, own.position_sigma_px
+        )
 
     def _against_nodes(self, columns: Columns, total: FloatArray, window: Window) -> _Outcome | str:
         assert self._nodes is not None
@@ -165,7 +189,7 @@ class StrainTracker:
         lacking = indexed & ~known.valid
         share = float(lacking.sum() / max(indexed.sum(), 1))
         if share <= UNKNOWN_SHARE:
-            return _Outcome(known.gradient, known.sigma, known.sem, to_reference)
+            return _Outcome(known.gradient, known.sigma, known.sem, to_reference, "", known.mean_share, known.position_sigma_px)
         fit = reference.fit
         straight = fit.origin_yx_px[np.maximum(columns.site, 0)] + columns.cell @ fit.matrix.T
         rest = measure_deformation(
@@ -187,7 +211,6 @@ class StrainTracker:
         lattice: Lattice,
         outcome: _Outcome,
         gpa: GpaField,
-        apparent: DriftStrain,
         reading: Reading,
         window: Window,
     ) -> tuple[StrainField, Reading]:
@@ -210,37 +233,36 @@ class StrainTracker:
             valid,
             reason,
         )
-        strain = _summaries(field, outcome.sem)
+        correction = self._scan.correction(frame, lattice, outcome.to_reference)
+        corrected = corrected_strain(outcome.gradient, correction, self._scan.kind, outcome.to_reference)
+        field, sems = (
+            replace(with_row_errors(field, outcome.share), corrected=corrected),
+            mean_errors(outcome.sem, outcome.share),
+        )
+        strain, freed = _summaries(field, sems), corrected_summaries(corrected, sems)
         phase = self._gpa_summaries(gpa, outcome, float((~lacking).mean()))
         flags = reading.flags | (0 if valid else int(Flag.STRAIN_INVALID))
         flags |= int(Flag.GPA_DISAGREES) if phase and _disagree(_where_gpa_is(field, gpa, yx_px), outcome.sem, phase) else 0
-        if valid:
-            self._monitor.update(self._samples(frame, strain, apparent))
-            flags |= int(Flag.DRIFT_EXPLAINS) if self._monitor.drift_explains else 0
-        reading = replace(reading, strain=strain, gpa=phase, valid=valid, reason=reason, flags=flags)
+        if valid and not self._scan.beginning:
+            self._monitor.update(self._samples(frame, strain, freed))
+            flags |= int(Flag.DRIFT_EXPLAINS) if drift_explains(strain, freed, self._settings.alarm_sigma) else 0
+        reading = replace(
+            reading,
+            strain=strain,
+            strain_corrected=freed,
+            correction=correction.text,
+            motion=self._scan.motion,
+            gpa=phase,
+            valid=valid,
+            reason=reason,
+            flags=flags,
+        )
         return field, self._watched(reading)
 
-    def _samples(self, frame: Frame, strain: dict[str, Summary], apparent: DriftStrain) -> dict[str, Sample]:
-        """Samples for the monitor; drift explains what it does now beyond what it did while the reference was taken."""
-        shear, stretch = apparent.shear_exy, apparent.stretch_eyy
-        for name in ("shear_exy", "stretch_eyy"):
-            past = [getattr(d, name) for d in self._reference_drift if np.isfinite(getattr(d, name))]
-            if past and name == "shear_exy":
-                shear -= float(np.mean(past))
-            elif past:
-                stretch -= float(np.mean(past))
-        explained = {"eyy": stretch, "exy": shear, "hydrostatic": stretch / 2, "rotation_mrad": -1000 * shear}
-        error = {"eyy": apparent.sigma_stretch, "exy": apparent.sigma_shear, "hydrostatic": apparent.sigma_stretch / 2}
-        return {
-            name: Sample(
-                frame.time_s,
-                summary.mean,
-                summary.sem,
-                float(np.nan_to_num(explained.get(name, 0.0))),
-                float(np.nan_to_num(error.get(name, 0.0))),
-            )
-            for name, summary in strain.items()
-        }
+    def _samples(self, frame: Frame, raw: dict[str, Summary], corrected: dict[str, Summary]) -> dict[str, Sample]:
+        """Samples for the monitor: the strain that the settings want watched."""
+        watched = raw if self._settings.watched == "raw" else self._scan.watched(raw, corrected)
+        return {name: Sample(frame.time_s, each.mean, each.sem) for name, each in watched.items()}
 
     def _gpa_summaries(self, gpa: GpaField, outcome: _Outcome, covered: float) -> dict[str, Summary]:
         """GPA against the same reference; against first frames it starts from what it read on those."""
@@ -249,8 +271,7 @@ class StrainTracker:
         if not inside or not np.isfinite(values[:, 0]).all():
             return {}
         wider = float((max(covered, inside) / inside) ** 0.75)
-        sx, sy, sh = (wider * s for s in outcome.sem)
-        return summaries_of(values, (sx, sy, sh, 1000 * sh, sh))
+        return summaries_of(values, tuple(wider * s for s in mean_errors(outcome.sem, outcome.share)))
 
     def _watched(self, reading: Reading) -> Reading:
         """Add the state of the monitor; an invalid frame leaves it as it was."""
@@ -298,17 +319,17 @@ def _joined(known: Deformation, rest: Deformation, lacking: np.ndarray, to_refer
         else tuple(float(v) for v in np.hypot((1 - outside) * np.nan_to_num(known.sem), outside * np.array(rest.sem)))
     )
     remark = f"{outside:.0%} of the columns lie outside the reference area and are compared with its mean lattice"
-    return _Outcome(
-        gradient, sigma, (float(sem[0]), float(sem[1]), float(sem[2])), to_reference, remark if outside > 0.05 else ""
-    )
+    errors = (float(sem[0]), float(sem[1]), float(sem[2]))
+    remark = remark if outside > 0.05 else ""
+    return _Outcome(gradient, sigma, errors, to_reference, remark, known.mean_share, known.position_sigma_px)
 
 
-def _summaries(field: StrainField, sem: tuple[float, float, float]) -> dict[str, Summary]:
+def _summaries(field: StrainField, sems: tuple[float, ...]) -> dict[str, Summary]:
     known = np.isfinite(field.exx)
     if not known.any():
         return {name: Summary() for name in COMPONENTS}
     values = np.stack([getattr(field, name)[known] for name in COMPONENTS])
-    return summaries_of(values, (*sem, 1000 * sem[2], sem[2]))
+    return summaries_of(values, sems)
 
 
 def _verdict(lattice: Lattice, measured: np.ndarray, window: Window) -> tuple[bool, str]:

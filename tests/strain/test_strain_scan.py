@@ -9,7 +9,7 @@ from test_strain_field import against_truth, columns_of
 
 from atomid_live.strain.field import measure_deformation, strain_of
 from atomid_live.strain.scan import apparent_gradient, drift_strain, line_time
-from atomid_live.types import DriftEstimate, Frame, FrameMeta, Origin
+from atomid_live.types import Frame, FrameMeta, Origin, ScanMotion
 
 SHAPE = (420, 520)
 
@@ -31,10 +31,10 @@ def test_formula_is_what_a_scan_does(percent_yx):
     columns = columns_of(detections)
     measured = measure_deformation(columns, 40.0, against_truth(columns, points, who))
     mean = np.nanmean(measured.gradient, axis=0)
-    expected = apparent_gradient(velocity, line_s)
+    per_row = tuple(p / 100 for p in percent_yx)
+    expected = apparent_gradient(per_row)
     assert mean == pytest.approx(expected, abs=1e-6)
-    frame = Frame(0, np.zeros(SHAPE), 0.0, Origin("x"), meta=FrameMeta(line_time_s=line_s))
-    apparent = drift_strain(frame, DriftEstimate(velocity_yx_px_s=velocity))
+    apparent = drift_strain(ScanMotion(per_row, (0.0, 0.0), ""))
     exx, eyy, exy, rotation = strain_of(mean)
     assert eyy == pytest.approx(apparent.stretch_eyy, abs=5e-4)
     assert exy == pytest.approx(apparent.shear_exy, abs=5e-4)
@@ -44,7 +44,7 @@ def test_formula_is_what_a_scan_does(percent_yx):
 
 def test_size_of_the_effect():
     """10 pm/s along y, 10.5 s a frame of 12.7 nm: 0.83 %."""
-    f = apparent_gradient((0.010 / (12.7 / 1024), 0.0), 10.5 / 1024)
+    f = apparent_gradient((0.010 / (12.7 / 1024) * 10.5 / 1024, 0.0))
     assert f[1, 1] - 1 == pytest.approx(0.0083, rel=0.02)
 
 
@@ -52,8 +52,9 @@ def test_line_time_from_what_the_file_says():
     def frame(**meta):
         return Frame(0, np.zeros((50, 80)), 0.0, Origin("x"), meta=FrameMeta(**meta))
 
-    assert line_time(frame(line_time_s=0.02, frame_time_s=9.0)) == 0.02
-    assert line_time(frame(frame_time_s=1.0)) == pytest.approx(0.02)
-    assert line_time(frame(dwell_s=1e-5)) == pytest.approx(8e-4)
-    assert np.isnan(line_time(frame()))
-    assert np.isnan(drift_strain(frame(), DriftEstimate(velocity_yx_px_s=(1.0, 1.0))).stretch_eyy)
+    assert line_time(frame(line_time_s=0.02, frame_time_s=9.0)).seconds == 0.02
+    assert line_time(frame(frame_time_s=1.0)).seconds == pytest.approx(0.02)
+    by_dwell = line_time(frame(dwell_s=1e-5))
+    assert by_dwell.seconds == pytest.approx(8e-4) and by_dwell.relative_sigma > 0 and "fly-back" in by_dwell.remark
+    assert np.isnan(line_time(frame()).seconds)
+    assert np.isnan(drift_strain(ScanMotion(reason="no velocity")).stretch_eyy)

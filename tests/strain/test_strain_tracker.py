@@ -204,12 +204,14 @@ def test_drift_within_the_frame_is_told_and_not_alarmed():
     meta = FrameMeta(line_time_s=0.01)
     for k in range(12):
         stretch = 0.005 if k > 5 else 0.0
-        frame, detections, lattice, _ = series.frame(k, meta=meta, yy=stretch)
-        drift = DriftEstimate(total_yx_px=(0.0, 0.0), velocity_yx_px_s=(stretch / 0.01, 0.0), sigma_velocity_nm_min=0.01)
+        down = max(k - 5, 0) * (stretch / (1 + stretch) / 0.01) * 2.0
+        series.drift = (down / max(k, 1), 0.0)
+        frame, detections, lattice, drift = series.frame(k, meta=meta, yy=stretch)
         _, reading = tracker.update(frame, detections, lattice, drift)
     assert reading.drift_stretch_eyy == pytest.approx(0.005, rel=0.01)
-    assert reading.drift_shear_exy == 0
+    assert reading.drift_shear_exy == pytest.approx(0, abs=1e-6)
     assert reading.strain["eyy"].mean == pytest.approx(0.005, abs=1e-3)
+    assert reading.strain_corrected["eyy"].mean == pytest.approx(0, abs=1e-3) and reading.correction == "corrected for drift"
     assert reading.alarm == "" and reading.flags & Flag.DRIFT_EXPLAINS
 
 
