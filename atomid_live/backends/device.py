@@ -156,6 +156,11 @@ class DeviceDetector:
         rows, cols = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in shape)
         self._chain(shape, "uint16", (rows, cols), ROOM)
 
+    @property
+    def last_chain(self) -> Chain:
+        """The chain of the last frame, for those who measure it."""
+        return next(reversed(self._chains.values()))
+
     def close(self) -> None:
         """Release graphs, buffers and the network."""
         self._chains.clear()

@@ -50,7 +50,7 @@ class Seen:
     spacing_px: float
     column_sigma_px: float
     pool: FloatArray = field(repr=False)
-    merit: float = 0.0
+    merit: float
 
 
 @contextmanager
@@ -81,6 +81,12 @@ class Chain:
         Most peaks.
     choice : str
         How peaks become columns, see `kernels.stages.starts`.
+
+    Attributes
+    ----------
+    run, buffers, raw, infer, stream
+        Launcher, `kernels.stages.Buffers`, the frame's pixels on the device, the bound network, and the stream all runs on
+        (None on a processor).
     """
 
     def __init__(
@@ -97,21 +103,21 @@ class Chain:
         import torch
 
         self.room, self._choice = room, choice
-        self._run, self._device = run, run.device
+        self.run, self._device = run, run.device
         self._cuda = self._device.type == "cuda"
-        self._stream = torch.cuda.Stream(self._device) if self._cuda else None
+        self.stream = torch.cuda.Stream(self._device) if self._cuda else None
         self._graph: Any = None
         self._capture = self._cuda and network.capturable
         fetched = min(FETCHED, room)
         with out_of_memory(f"frames of {shape}"), self._on_stream():
-            self._buffers = stages.allocate(shape, padded, room, self._device)
-            self._raw = torch.empty(shape, dtype=getattr(torch, dtype), device=self._device)
+            self.buffers = stages.allocate(shape, padded, room, self._device)
+            self.raw = torch.empty(shape, dtype=getattr(torch, dtype), device=self._device)
             self._staged = torch.zeros(shape, dtype=getattr(torch, dtype), pin_memory=self._cuda)
-            self._param = torch.zeros(self._buffers.param.shape, dtype=torch.float64, pin_memory=self._cuda)
+            self._param = torch.zeros(self.buffers.param.shape, dtype=torch.float64, pin_memory=self._cuda)
             self._numbers = torch.zeros(len(State) + 2 + len(Pool), dtype=torch.float64, pin_memory=self._cuda)
             self._answer = torch.zeros((fetched, len(Answer)), dtype=torch.float64, pin_memory=self._cuda)
             self._sizes = torch.zeros(2, dtype=torch.float64, device=self._device)
-            self._infer = network.bind(self._buffers.contrast)
+            self.infer = network.bind(self.buffers.contrast)
         # a place of its own for the host's view, since every call would make a new one
         self._staged_np, self._param_np = self._staged.numpy(), self._param.numpy()
 
@@ -121,37 +127,47 @@ class Chain:
         np.copyto(self._staged_np, pixels)
         np.copyto(self._param_np, param)
         with out_of_memory(f"a frame of {pixels.shape}"), self._on_stream():
-            self._raw.copy_(self._staged, non_blocking=True)
-            self._buffers.param.copy_(self._param, non_blocking=True)
-            self._replay()
-            self._numbers[: len(State)].copy_(self._buffers.state, non_blocking=True)
-            self._numbers[len(State) : len(State) + 2].copy_(self._sizes, non_blocking=True)
-            self._numbers[len(State) + 2 :].copy_(self._buffers.pool, non_blocking=True)
-            self._answer.copy_(self._buffers.answer[: len(self._answer)], non_blocking=True)
-            if self._stream is not None:
-                self._stream.synchronize()
+            self.copy_in()
+            self.replay()
+            self.copy_out()
+            if self.stream is not None:
+                self.stream.synchronize()
             return self._read()
+
+    def copy_in(self) -> None:
+        """Begin to copy pixels and numbers to the device."""
+        self.raw.copy_(self._staged, non_blocking=True)
+        self.buffers.param.copy_(self._param, non_blocking=True)
+
+    def copy_out(self) -> None:
+        """Begin to copy the answer to the host."""
+        self._numbers[: len(State)].copy_(self.buffers.state, non_blocking=True)
+        self._numbers[len(State) : len(State) + 2].copy_(self._sizes, non_blocking=True)
+        self._numbers[len(State) + 2 :].copy_(self.buffers.pool, non_blocking=True)
+        self._answer.copy_(self.buffers.answer[: len(self._answer)], non_blocking=True)
 
     def _read(self) -> Seen:
         numbers = self._numbers.tolist()
         count = min(int(numbers[State.COUNT]), self.room)
-        rows = self._answer if count <= len(self._answer) else self._buffers.answer[:count].cpu()
+        rows = self._answer if count <= len(self._answer) else self.buffers.answer[:count].cpu()
         spacing, width, *pool = numbers[len(State) :]
         return Seen(
-            rows[:count].numpy().copy(), int(numbers[State.FOUND]), numbers[State.SIGMA], spacing, width, np.array(pool)
-        )
+            rows[:count].numpy().copy(), int(numbers[State.FOUND]), numbers[State.SIGMA], spacing, width, np.array(pool),
+            numbers[State.MERIT],
+        )  # fmt: skip
 
     def _body(self) -> None:
-        run, b = self._run, self._buffers
-        stages.normalise(run, b, self._raw)
-        heat, sizes = self._infer()
+        run, b = self.run, self.buffers
+        stages.normalise(run, b, self.raw)
+        heat, sizes = self.infer()
         self._sizes.copy_(sizes)
         stages.peaks(run, b, heat)
         stages.starts(run, b, heat, choice=self._choice)
         stages.refine(run, b)
         stages.collect(run, b)
 
-    def _replay(self) -> None:
+    def replay(self) -> None:
+        """Run all kernels and the network on the frame that is on the device."""
         if not self._capture:
             self._body()
             return
@@ -165,14 +181,14 @@ class Chain:
 
         for _ in range(WARM_RUNS):
             self._body()
-        assert self._stream is not None
-        self._stream.synchronize()
+        assert self.stream is not None
+        self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             self._body()
         self._graph = graph
 
     def _on_stream(self) -> Any:
         import torch
 
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bandpass import bandpass_engine
 
 from atomid_live.backends.engine import Engine
+from atomid_live.gpu_check.bandpass import bandpass_engine
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bandpass import lattice_frame
-from device_scenes import OrtOnProcessor, agree, device_detector, processor_detector
+from device_scenes import CountedNetwork, OrtOnProcessor, agree, device_detector, processor_detector
 
 from atomid_live.backends.engine import Engine
 from atomid_live.flags import Flag
+from atomid_live.gpu_check.bandpass import lattice_frame
 from atomid_live.settings import DetectSettings, FrameSettings
 
 pytestmark = pytest.mark.torch
@@ -114,6 +114,22 @@ def test_more_peaks_than_room_are_found_all_the_same(engine: Engine, monkeypatch
     frame = lattice_frame((300, 380), 8.0, 1.6)
     with device_detector(engine, OrtOnProcessor(engine)) as detector:
         agree(detector.detect(frame), processor_detector(engine).detect(frame), 1500)
+
+
+@pytest.mark.parametrize("height", [1.0, 0.03])
+def test_the_network_runs_as_often_as_on_the_processor(engine: Engine, height: float) -> None:
+    """Once on a clear frame; at other scales too where its peaks are low."""
+    from atomid_live.backends.onnxruntime import OnnxRuntimeNetwork
+    from atomid_live.detect.unet import UnetDetector
+
+    frame = lattice_frame((200, 260))
+    mine, counted = OrtOnProcessor(engine), CountedNetwork(OnnxRuntimeNetwork(engine, 1, "fp32"))
+    mine.gain = counted.gain = height
+    with device_detector(engine, mine) as detector:
+        detector.detect(frame)
+    UnetDetector(counted, engine).detect(frame)
+    assert mine.runs == counted.runs
+    assert (counted.runs > 1) == (height < 1.0)
 
 
 def test_another_look_when_the_network_sees_other_columns(engine: Engine) -> None:

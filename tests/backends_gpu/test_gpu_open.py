@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
-from bandpass import lattice_frame
 
 from atomid_live.backends import device_open
 from atomid_live.backends.device_open import DEVICE_BACKENDS, ServingDetector, detector_for, open_device, serve_tensorrt
 from atomid_live.backends.engine import Engine
 from atomid_live.errors import DeviceAbsentError, ModelError, UsageError
+from atomid_live.gpu_check.bandpass import lattice_frame
 from atomid_live.types import Detections, Frame
 
 FRAME = lattice_frame((40, 50))

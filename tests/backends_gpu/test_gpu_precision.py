@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bandpass import lattice_frame
 
 from atomid_live.backends import calibration_frames, precision
 from atomid_live.backends.engine import Engine
 from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.errors import ModelError, UsageError
+from atomid_live.gpu_check.bandpass import lattice_frame
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bandpass import lattice_frame
 from fake_tensorrt import Faults, fake_module
 
 from atomid_live.backends import tensorrt_build
@@ -16,6 +15,7 @@ from atomid_live.backends.plan_cache import PlanCache
 from atomid_live.backends.tensorrt import StalePlanError, TensorRtNetwork
 from atomid_live.backends.tensorrt_build import BuildRecipe, build_plan, obtain_plan
 from atomid_live.errors import DeviceAbsentError, ModelError
+from atomid_live.gpu_check.bandpass import lattice_frame
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("pretended_gpu")]
 RECIPE = BuildRecipe("fp32", ((256, 256), (512, 512)))

@@ -19,7 +19,7 @@ VERSIONS = [
 @pytest.fixture(scope="session", params=VERSIONS)
 def version(request: pytest.FixtureRequest) -> Any:
     """One version of the kernels; skips with the reason where it cannot run."""
-    from versions import CudaVersion, ProcessorVersion, TorchVersion
+    from atomid_live.gpu_check.versions import CudaVersion, ProcessorVersion, TorchVersion
 
     name = request.param
     if name == "processor":

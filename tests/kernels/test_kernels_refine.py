@@ -9,25 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from atomid_live.gpu_check.bandpass import jittered_scene
 from atomid_live.kernels import reference
 from atomid_live.kernels.layout import Column
 
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def scene(shape: tuple[int, int], spacing: float, sigma: float, seed: int, noise: float = 2.0) -> tuple[Any, Any]:
-    """Columns of unequal height on a jittered grid that runs over the borders; image (rows, cols) and truth (N, 2)."""
-    rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(np.arange(0, shape[0], spacing), np.arange(0, shape[1], spacing), indexing="ij"), -1).reshape(
-        -1, 2
-    )
-    truth = grid + rng.uniform(-0.2, 0.2, grid.shape) * spacing
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    image = np.full(shape, 20.0)
-    for place, height in zip(truth, rng.uniform(40, 120, len(truth)), strict=True):
-        image += height * np.exp(-0.5 * ((y - place[0]) ** 2 + (x - place[1]) ** 2) / sigma**2)
-    inside = ((truth >= 0) & (truth < np.array(shape) - 1)).all(1)
-    return (image + rng.normal(0, noise, shape)).astype(np.float32), truth[inside]
 
 
 def compare(version: Any, image: Any, start: Any, sigma: float) -> Any:
@@ -48,13 +34,13 @@ def compare(version: Any, image: Any, start: Any, sigma: float) -> Any:
 @FEW
 @given(seed=st.integers(0, 999), sigma=st.floats(1.2, 4.0), part=st.floats(2.6, 7.0), off=st.floats(0.0, 0.4))
 def test_versions_agree_on_lattices(version: Any, seed: int, sigma: float, part: float, off: float) -> None:
-    image, truth = scene((56, 72), part * sigma, sigma, seed)
+    image, truth = jittered_scene((56, 72), part * sigma, sigma, seed)
     start = truth + np.random.default_rng(seed).uniform(-off, off, truth.shape) * sigma
     compare(version, image, start, sigma)
 
 
 def test_truth_is_found_to_a_twentieth_of_a_pixel_and_the_errors_are_honest(version: Any) -> None:
-    image, truth = scene((90, 120), 9.0, 1.9, 4, noise=1.0)
+    image, truth = jittered_scene((90, 120), 9.0, 1.9, 4, noise=1.0)
     table = compare(version, image, np.rint(truth), 1.9)
     good = (table[:, Column.OK] > 0) & (table[:, Column.EDGE] == 0)
     off = table[good, :2] - truth[good]
@@ -65,7 +51,7 @@ def test_truth_is_found_to_a_twentieth_of_a_pixel_and_the_errors_are_honest(vers
 
 
 def test_a_narrower_column_than_told_is_noticed(version: Any) -> None:
-    image, truth = scene((90, 120), 11.0, 2.0, 5, noise=1.0)
+    image, truth = jittered_scene((90, 120), 11.0, 2.0, 5, noise=1.0)
     _, wider = version.refine(image, truth, 2.15)
     assert 1.95 < wider < 2.1
 
@@ -78,7 +64,7 @@ def test_no_columns(version: Any) -> None:
 
 def test_starts_in_a_hollow_on_the_border_and_on_top_of_each_other(version: Any) -> None:
     """Failures stay by their start and say so; nothing is lost."""
-    image, truth = scene((48, 64), 12.0, 2.0, 6)
+    image, truth = jittered_scene((48, 64), 12.0, 2.0, 6)
     odd = np.array([[0.0, 0.0], [47.0, 63.0], [24.0, 0.4], truth[7], truth[7] + 0.01, truth[8] + 5.9])
     start = np.concatenate([truth, odd])
     table, _ = version.refine(image, start, 2.0)
@@ -94,9 +80,10 @@ def test_what_residuals_have_in_common_is_summed_as_in_the_reference() -> None:
     """Jittered rows: the sums that widen the errors are those of the reference, on every k-th of many columns."""
     pytest.importorskip("torch")
     from host_kernels import HostLauncher
-    from versions import CudaVersion
 
-    image, truth = scene((230, 300), 8.5, 1.6, 11)
+    from atomid_live.gpu_check.versions import CudaVersion
+
+    image, truth = jittered_scene((230, 300), 8.5, 1.6, 11)
     image += np.random.default_rng(2).normal(0, 4, (230, 1)).astype(np.float32)
     assert len(truth) > 800
     expected = reference.refine(image, truth, 1.6)[2]
@@ -109,9 +96,10 @@ def test_many_columns_give_the_same_bits_in_any_order_of_threads() -> None:
     """No sum depends on which thread came first, so an answer is the same on every run."""
     pytest.importorskip("torch")
     from host_kernels import HostLauncher
-    from versions import CudaVersion
 
-    image, truth = scene((200, 260), 5.0, 1.5, 9)
+    from atomid_live.gpu_check.versions import CudaVersion
+
+    image, truth = jittered_scene((200, 260), 5.0, 1.5, 9)
     assert len(truth) > 1500
     one, first = CudaVersion(HostLauncher(1)).refine(image, truth, 1.5)
     two, second = CudaVersion(HostLauncher(104_729)).refine(image, truth, 1.5)

@@ -1,4 +1,4 @@
-"""A small engine that truly finds columns, and frames for it; also used by scripts/gpu_check.py."""
+"""A small engine that truly finds columns, and frames for it and for the kernels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atomid_live.backends.engine import Engine, load_engine
-from atomid_live.types import Frame, Origin
+from atomid_live.types import FloatArray, Frame, Origin
+
+Image = NDArray[np.float32]
 
 CARD = """
 schema = 1
@@ -30,11 +33,12 @@ sparse_significance = 3.5
 """
 
 
-def bandpass_kernel() -> Any:
+def bandpass_kernel() -> Image:
     """Weights (1, 1, 12, 12) of a Gaussian minus a wider Gaussian."""
     square = ((np.arange(12) - 5.5)[:, None] ** 2 + (np.arange(12) - 5.5) ** 2) / 1.9**2
     narrow, wide = np.exp(-0.5 * square / 0.8**2), np.exp(-0.5 * square / 2.0**2)
-    return (6.0 * (narrow / narrow.sum() - wide / wide.sum())).astype(np.float32)[None, None]
+    kernel: Image = (6.0 * (narrow / narrow.sum() - wide / wide.sum())).astype(np.float32)[None, None]
+    return kernel
 
 
 def bandpass_onnx() -> bytes:
@@ -73,6 +77,45 @@ def bandpass_engine(folder: Path) -> Engine:
     (folder / "model.onnx").write_bytes(data)
     (folder / "engine.toml").write_text(CARD.format(sha=hashlib.sha256(data).hexdigest()), encoding="utf-8")
     return load_engine(folder)
+
+
+def bandpass_module() -> Any:
+    """The same network as a torch module, which has no opinion on sizes."""
+    import torch
+
+    convolution = torch.nn.Conv2d(1, 1, 12, 2, 5)
+    convolution.load_state_dict({"weight": torch.from_numpy(bandpass_kernel()), "bias": torch.tensor([-2.0])})
+
+    class Alone(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Sequential(convolution, torch.nn.Sigmoid())
+
+        def forward(self, image: Any) -> tuple[Any, ...]:
+            return (self.inner(image),)
+
+    return Alone()
+
+
+def jittered_scene(
+    shape: tuple[int, int], spacing_px: float, sigma_px: float, seed: int, noise: float = 2.0
+) -> tuple[Image, FloatArray]:
+    """Columns of unequal height on a jittered grid that runs over the borders: image (rows, cols), and those inside (N, 2)."""
+    rng = np.random.default_rng(seed)
+    axes = [np.arange(0, length, spacing_px) for length in shape]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    truth = grid + rng.uniform(-0.2, 0.2, grid.shape) * spacing_px
+    heights = rng.uniform(40, 120, len(truth))
+    image = np.full(shape, 20.0)
+    half = int(np.ceil(6.0 * sigma_px))
+    for (y, x), height in zip(truth, heights, strict=True):
+        r = np.arange(max(0, round(y) - half), min(shape[0], round(y) + half + 1))
+        c = np.arange(max(0, round(x) - half), min(shape[1], round(x) + half + 1))
+        if len(r) and len(c):
+            gy, gx = (np.exp(-0.5 * ((axis - at) / sigma_px) ** 2) for axis, at in ((r, y), (c, x)))
+            image[r[0] : r[-1] + 1, c[0] : c[-1] + 1] += height * gy[:, None] * gx
+    inside = ((truth >= 0) & (truth < np.array(shape) - 1)).all(1)
+    return (image + rng.normal(0, noise, shape)).astype(np.float32), truth[inside]
 
 
 def lattice_frame(

@@ -1,0 +1,1 @@
+"""Proof of the GPU's part on a machine that has one: `scripts/gpu_check.py`."""
