@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from atomid_live.lanes import beside
 from atomid_live.types import FloatArray
 
 Image = NDArray[np.float32]
@@ -27,6 +28,8 @@ MODEL_SIGMA = 3.6
 FARTHEST_SIGMA = 0.8
 STILL_SIGMA = 0.12
 POOLED = 800
+# Below this many columns a half is done sooner than the second lane wakes.
+FEW_FOR_TWO = 300
 FAILED_SIGMA = 0.6
 MOST_COLOUR, FEW_COLUMNS = 3.0, 20.0
 LOW_DOSE, MOST_LOW_DOSE = 25.0, 1.2
@@ -314,8 +317,10 @@ def _render(columns: FloatArray, sigma: float, model: Image) -> None:
         y, x, a = columns[n, 0], columns[n, 1], columns[n, 2]
         if not a > 0.0:
             continue
-        r0, c0 = int(y + 0.5), int(x + 0.5)
+        r0, c0 = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
         left, right = max(0, c0 - half), min(cols, c0 + half + 1)
+        if r0 + half < 0 or r0 - half >= rows:
+            continue
         for c in range(left, right):
             gx[c - left] = exp(-0.5 * ((c - x) * inverse) ** 2)
         for r in range(max(0, r0 - half), min(rows, r0 + half + 1)):
@@ -388,10 +393,37 @@ def _blank(use: str, shape: tuple[int, ...]) -> Image:
     return kept[use]
 
 
+def _fit_all(
+    image: Image, model: Image, start: FloatArray, held: FloatArray, sigma: float, steps: int, peak: FloatArray,
+    out: FloatArray, pool: FloatArray,
+) -> None:  # fmt: skip
+    """`_fit` in two halves, which have nothing to do with each other; the same halves however many lanes there are."""
+    half = len(start) // 2
+    if half < FEW_FOR_TWO:
+        _fit(image, model, start, held, sigma, steps, peak, out, pool)
+        return
+    further = np.zeros_like(pool)
+    with beside(
+        lambda: _fit(image, model, start[half:], held[half:], sigma, steps, peak[half:], out[half:], further)
+    ) as second:  # fmt: skip
+        _fit(image, model, start[:half], held[:half], sigma, steps, peak[:half], out[:half], pool)
+        second.result()
+    pool += further
+
+
+def _render_all(columns: FloatArray, sigma: float, model: Image) -> None:
+    """`_render` in an upper and a lower half of the image."""
+    middle = len(model) // 2
+    lowered = columns - np.array([middle, 0.0, 0.0])
+    with beside(lambda: _render(lowered, sigma, model[middle:])) as second:
+        _render(columns, sigma, model[:middle])
+        second.result()
+
+
 def quick_fit(image: Image, yx_px: FloatArray, column_sigma_px: float) -> FloatArray:
     """Heights of columns at `yx_px` (N, 2) by one step of the fit: (N, 3) of y, x as given, and height."""
     out, start = np.zeros((len(yx_px), 9)), np.ascontiguousarray(yx_px)
-    _fit(
+    _fit_all(
         image,
         _blank("never written", image.shape),
         start,
@@ -410,7 +442,7 @@ def first_fit(image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_wi
     """One quick fit of columns at `yx_px` (N, 2): their image without background, (N, 3) of y, x, height, and their width."""
     held, sigma = quick_fit(image, yx_px, column_sigma_px), column_sigma_px
     model = _blank("first", image.shape)
-    _render(held, column_sigma_px, model)
+    _render_all(held, column_sigma_px, model)
     for _ in range(2 if fit_width else 0):
         held, sigma, model = _rewiden(held, model, sigma, _width_step(image, model, _strongest(held), sigma))
     return model, held, sigma
@@ -454,17 +486,19 @@ def refine(
     start, sigma = np.ascontiguousarray(yx_px, np.float64), float(column_sigma_px)
     model, pool = _blank("second", image.shape), np.zeros(7)
     if first is None or not subtract:
-        _fit(image, model, start, np.zeros((count, 3)), sigma, 1 if subtract else 2, start, out, pool[: 0 if subtract else 7])
+        _fit_all(
+            image, model, start, np.zeros((count, 3)), sigma, 1 if subtract else 2, start, out, pool[: 0 if subtract else 7]
+        )
     else:
         out[:, :3], out[:, 7] = first, first[:, 2] > 0
     if subtract:
         held = np.where(out[:, 7:8] > 0, out[:, :3], 0.0)
-        _render(held, sigma, model)
+        _render_all(held, sigma, model)
         if fit_width and np.count_nonzero(held[:, 2] > 0) >= 20:
             step = _width_step(image, model, _strongest(held), sigma)
             held, sigma, model = _rewiden(held, model, sigma, step)
         second = np.zeros_like(out)
-        _fit(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, SECOND_STEPS, start, second, pool)
+        _fit_all(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, SECOND_STEPS, start, second, pool)
         out = second
     failed = out[:, 7] <= 0
     variance = out[:, 5:7] * _common(pool, 2 * max(2, int(WINDOW_SIGMA * sigma)) + 1)
@@ -494,12 +528,12 @@ def _common(pool: FloatArray, side: int) -> FloatArray:
 
 
 def _rewiden(held: FloatArray, model: Image, sigma: float, step: float) -> tuple[FloatArray, float, Image]:
-    """The columns rendered anew when their width changes by more than 1 %: same area under the narrower or wider column."""
+    """The columns rendered anew, in the same memory, when their width changes by more than 1 %, with the same area."""
     wider = min(max(sigma + step, 0.9 * sigma), 1.1 * sigma)
     if abs(wider / sigma - 1.0) < 0.01:
         return held, sigma, model
     changed = held.copy()
     changed[:, 2] *= (sigma / wider) ** 2
-    fresh = np.zeros_like(model)
-    _render(changed, wider, fresh)
-    return changed, wider, fresh
+    model.fill(0.0)
+    _render_all(changed, wider, model)
+    return changed, wider, model

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atomid_live.errors import RecordingError, UsageError
+from atomid_live.lanes import beside
 from atomid_live.protocols import Clock
 from atomid_live.session_file import about
 from atomid_live.session_file.about import SessionInfo
@@ -181,6 +182,7 @@ class SessionFolder:
     def _save_atoms(self, result: Result) -> tuple[Record | None, str]:
         """Write the atoms file; returns its entry in the line, or None and why it is missing."""
         path, text = self.atoms_path(result.sequence), atoms_csv(result)
+        digest = beside(lambda: hashlib.sha256(text).hexdigest())
         try:
             if path.exists():
                 retire(path)
@@ -191,7 +193,7 @@ class SessionFolder:
                 if path.exists():
                     retire(path)
             return None, f"atoms table: {error.strerror or error}"
-        return {"file": f"{ATOMS}/{path.name}", "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}, ""
+        return {"file": f"{ATOMS}/{path.name}", "bytes": len(text), "sha256": digest.result()}, ""
 
     def _leave_out_rows(self) -> None:
         for table in self._tables:

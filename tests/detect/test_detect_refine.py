@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from lattice_frames import hexagonal, lattice, render
 
+from atomid_live import lanes
+from atomid_live.detect import refine as refinement
 from atomid_live.detect.refine import refine
 from atomid_live.detect.resample import resample, to_canonical
 
@@ -58,6 +60,32 @@ def test_nothing_to_fit_and_hopeless_places():
     assert len(refine(np.zeros((40, 50), np.float32), np.empty((0, 2)), 2.0).yx_px) == 0
     fit = refine(np.zeros((40, 50), np.float32), np.array([[20.0, 20.0]]), 2.0)
     assert fit.failed.all() and fit.yx_px.tolist() == [[20.0, 20.0]] and (fit.sigma_yx_px >= 1.0).all()
+
+
+@pytest.mark.parametrize("fit_width", [False, True])
+def test_two_lanes_give_the_fit_of_one_to_the_last_bit(fit_width):
+    """And the halves, which are the same with one lane, the positions of a fit in one piece."""
+    columns = lattice((400, 431), *hexagonal(14.0, 0.3), ((0, 0, 1),))
+    image = np.random.default_rng(2).poisson(render((400, 431), columns, 2.6, 500, 4)).astype(np.float32)
+    start = columns[((columns[:, :2] > 2) & (columns[:, :2] < (397, 428))).all(1), :2]
+    assert len(start) > 2 * refinement.FEW_FOR_TWO
+    one = refine(image, start, 2.5, fit_width=fit_width)
+    lanes.use(2)
+    two = refine(image, start, 2.5, fit_width=fit_width)
+    lanes.use(1)
+    for name in ("yx_px", "sigma_yx_px", "amplitude", "background", "failed"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    whole = np.zeros((len(start), 9))
+    held, blank = np.zeros((len(start), 3)), np.zeros_like(image)
+    refinement._fit(image, blank, start, held, 2.5, 2, start, whole, np.zeros(7))
+    halves, pool = np.zeros_like(whole), np.zeros(7)
+    refinement._fit_all(image, blank, start, held, 2.5, 2, start, halves, pool)
+    np.testing.assert_array_equal(whole, halves)
+    model = np.zeros_like(image)
+    refinement._render(whole[:, :3].copy(), 2.5, model)
+    blank.fill(0)
+    refinement._render_all(whole[:, :3].copy(), 2.5, blank)
+    np.testing.assert_allclose(blank, model, rtol=2e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.37, 0.5, 0.8])

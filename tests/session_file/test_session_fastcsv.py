@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atomid_live import lanes
 from atomid_live.session_file.fastcsv import format_table, parse_table
 
 
@@ -54,6 +55,18 @@ def test_rows_keep_their_shape_and_come_back() -> None:
     assert text == b"1,,-2.25\n,3.50,\n"
     np.testing.assert_array_equal(parse_table(text), table)
     assert parse_table(b"").size == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 1001])
+def test_text_is_row_after_row_whatever_the_lanes(rows: int, threads: int) -> None:
+    """The two halves meet without a gap, also when a long table was written before."""
+    format_table(np.full((1500, 3), 123456.789), np.array([0, 2, 4]))
+    table = np.random.default_rng(rows).normal(0, 50, (rows, 3))
+    expected = "".join(f"{a:.0f},{b:.2f},{c:.4f}\n" for a, b, c in table).replace("-0,", "0,").encode()
+    lanes.use(threads)
+    assert bytes(format_table(table, np.array([0, 2, 4]))) == expected
+    lanes.use(1)
 
 
 def test_ragged_text_is_refused() -> None:
