@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from atomid_live import flags
-from atomid_live.calibration import is_calibrated, xy
+from atomid_live.calibration import is_calibrated, pair_nm, xy
 from atomid_live.session_file.lines import Record
 from atomid_live.types import (
     COMPONENTS,
     DriftEstimate,
     FrameMeta,
     FrameState,
+    Jitter,
     Lattice,
     Origin,
     Reading,
     Refused,
     Result,
+    ScanDistortion,
+    ScanMotion,
     StrainField,
     Summary,
 )
@@ -78,7 +81,42 @@ def _summaries(summaries: Mapping[str, Summary]) -> Record:
     return {name: {"mean": each.mean, "std": each.std, "sem": each.sem} for name, each in chosen.items()}
 
 
-def _strain(reading: Reading, field: StrainField) -> Record:
+def _motion(motion: ScanMotion) -> Record:
+    if motion.reason:
+        return {"reason": motion.reason}
+    return {
+        "per_row_xy_px": xy(motion.per_row_yx_px),
+        "sigma_per_row_xy_px": xy(motion.sigma_per_row_yx_px),
+        "remark": motion.remark,
+    }
+
+
+def _jitter(jitter: Jitter, pixel_size_yx_nm: tuple[float, float]) -> Record:
+    if jitter.reason:
+        return {"reason": jitter.reason}
+    y, x = pair_nm(jitter.rms_yx_px, pixel_size_yx_nm)
+    return {
+        "rms_xy_px": xy(jitter.rms_yx_px),
+        "sigma_xy_px": xy(jitter.sigma_rms_yx_px),
+        "rms_xy_pm": (1000 * x, 1000 * y),
+        "rows": jitter.rows,
+        "sigma_rows": jitter.sigma_rows,
+    }
+
+
+def _distortion(distortion: ScanDistortion) -> Record | None:
+    if not distortion.name:
+        return None
+    return {
+        "name": distortion.name,
+        "shear": distortion.shear,
+        "sigma_shear": distortion.sigma_shear,
+        "sigma_scale_xy": xy(distortion.sigma_scale_yx),
+    }
+
+
+def _strain(reading: Reading, field: StrainField, pixel_size_yx_nm: tuple[float, float]) -> Record:
+    aspect = pixel_size_yx_nm[0] / pixel_size_yx_nm[1] if is_calibrated(pixel_size_yx_nm) else 1.0
     return {
         "valid": reading.valid,
         "reason": reading.reason,
@@ -92,6 +130,12 @@ def _strain(reading: Reading, field: StrainField) -> Record:
         "rolling_mean": dict(reading.rolling_mean),
         "rolling_sem": dict(reading.rolling_sem),
         "slope_per_min": dict(reading.slope_per_min),
+        "corrected": {name: {"mean": each.mean, "sem": each.sem} for name, each in reading.strain_corrected.items()},
+        "correction": reading.correction,
+        "drift_shear_sigma": reading.motion.sigma_per_row_yx_px[1] / aspect / 2,
+        "drift_stretch_sigma": reading.motion.sigma_per_row_yx_px[0],
+        "motion": _motion(reading.motion),
+        "jitter": _jitter(reading.jitter, pixel_size_yx_nm),
         "vacancies": reading.vacancies if reading.vacancies >= 0 else None,
         "alarm": reading.alarm,
         "flags": flags.names(reading.flags),
@@ -129,6 +173,7 @@ def frame_record(result: Result) -> Record:
         "height_px": result.shape[0],
         "pixel_size_yx_nm": result.pixel_size_yx_nm if is_calibrated(result.pixel_size_yx_nm) else None,
         "scale_source": result.scale_source,
+        "calibration": _distortion(result.distortion),
         "segment": result.segment,
         "segment_reason": result.segment_reason,
         "flags": flags.names(result.flags),
@@ -137,7 +182,7 @@ def frame_record(result: Result) -> Record:
         "column_sigma_px": found.column_sigma_px,
         "lattice": _lattice(result.lattice),
         "drift": _drift(result.drift),
-        "strain": _strain(result.reading, result.strain),
+        "strain": _strain(result.reading, result.strain, result.pixel_size_yx_nm),
         "meta": _meta(result.meta),
         "timings_ms": dict(result.timings_ms),
     }

@@ -21,10 +21,14 @@ from atomid_live.types import COMPONENTS, UNCALIBRATED, FloatArray, Result
 ATOM_COLUMNS = (
     "frame", "column_id", "x_px", "y_px", "x_nm", "y_nm", "score", "sigma_x_px", "sigma_y_px", "amplitude", "site",
     "exx", "eyy", "exy", "rotation_mrad", "hydrostatic", "sigma_strain", "flags",
+    "sigma_exx", "sigma_eyy", "sigma_exy", "x_corrected_px", "y_corrected_px",
+    "exx_corrected", "eyy_corrected", "exy_corrected", "rotation_corrected_mrad",
 )  # fmt: skip
 _ATOM_DECIMALS = {
     "x_px": 4, "y_px": 4, "x_nm": 6, "y_nm": 6, "score": 4, "sigma_x_px": 4, "sigma_y_px": 4,
     "exx": 6, "eyy": 6, "exy": 6, "rotation_mrad": 4, "hydrostatic": 6, "sigma_strain": 6,
+    "sigma_exx": 6, "sigma_eyy": 6, "sigma_exy": 6, "x_corrected_px": 4, "y_corrected_px": 4,
+    "exx_corrected": 6, "eyy_corrected": 6, "exy_corrected": 6, "rotation_corrected_mrad": 4,
 }  # fmt: skip
 
 DRIFT_COLUMNS = (
@@ -38,9 +42,12 @@ STRAIN_COLUMNS = (
     *(f"{name}_{each}" for name in COMPONENTS for each in _STATISTICS),
     *(f"gpa_{name}_{each}" for name in COMPONENTS for each in _STATISTICS),
     "drift_shear_exy", "drift_stretch_eyy", "reference", "window_nm", "alarm", "valid", "reason", "segment", "flags",
+    *(f"{name}_corrected_{each}" for name in COMPONENTS for each in ("mean", "sem")), "correction",
+    "drift_shear_sigma", "drift_stretch_sigma", "jitter_x_px", "jitter_y_px", "jitter_sigma_x_px", "jitter_sigma_y_px",
+    "jitter_x_pm", "jitter_y_pm", "jitter_rows",
 )  # fmt: skip
 
-TEXT_COLUMNS = frozenset({"reference", "alarm", "reason"})
+TEXT_COLUMNS = frozenset({"reference", "alarm", "reason", "correction"})
 
 
 def header(columns: tuple[str, ...]) -> bytes:
@@ -69,10 +76,20 @@ def atoms_csv(result: Result) -> bytearray:
         "score": found.score, "sigma_x_px": sigma_x, "sigma_y_px": sigma_y, "amplitude": found.amplitude, "site": sites,
         "exx": math.nan, "eyy": math.nan, "exy": math.nan, "rotation_mrad": math.nan, "hydrostatic": math.nan,
         "sigma_strain": math.nan, "flags": found.flags,
+        "sigma_exx": math.nan, "sigma_eyy": math.nan, "sigma_exy": math.nan, "exx_corrected": math.nan,
+        "eyy_corrected": math.nan, "exy_corrected": math.nan, "rotation_corrected_mrad": math.nan,
     }  # fmt: skip
+    columns["x_corrected_px"], columns["y_corrected_px"] = xy_columns(result.corrected_yx_px)
     if len(strain.exx) == count:
         columns |= {"exx": strain.exx, "eyy": strain.eyy, "exy": strain.exy, "rotation_mrad": strain.rotation_mrad}
         columns |= {"hydrostatic": strain.hydrostatic, "sigma_strain": strain.sigma, "flags": found.flags | strain.flags}
+    for name in ("sigma_exx", "sigma_eyy", "sigma_exy"):
+        if len(getattr(strain, name)) == count:
+            columns[name] = getattr(strain, name)
+    free = strain.corrected
+    if len(free.exx) == count:
+        columns |= {"exx_corrected": free.exx, "eyy_corrected": free.eyy, "exy_corrected": free.exy}
+        columns["rotation_corrected_mrad"] = free.rotation_mrad
     table = np.empty((count, len(ATOM_COLUMNS)))
     for place, name in enumerate(ATOM_COLUMNS):
         table[:, place] = columns[name]
@@ -126,6 +143,23 @@ def drift_row(record: Mapping[str, Any]) -> bytes:
     )  # fmt: skip
 
 
+def _scan_cells(record: Mapping[str, Any]) -> list[str]:
+    """Corrected strain, what was taken off, and row jitter; empty in lines of versions that knew none of them."""
+    strain = record["strain"]
+    corrected, jitter = strain.get("corrected", {}), strain.get("jitter", {})
+    means = [
+        _number(corrected.get(name, {}).get(what), 5 if name == "rotation_mrad" else 8)
+        for name in COMPONENTS
+        for what in ("mean", "sem")
+    ]
+    rms, sigma, pm = (_pair(jitter.get(name)) for name in ("rms_xy_px", "sigma_xy_px", "rms_xy_pm"))
+    return [
+        *means, cell(strain.get("correction", "")),
+        _number(strain.get("drift_shear_sigma"), 8), _number(strain.get("drift_stretch_sigma"), 8),
+        *(_number(v, 4) for v in (*rms, *sigma)), *(_number(v, 3) for v in pm), _number(jitter.get("rows"), 2),
+    ]  # fmt: skip
+
+
 def strain_row(record: Mapping[str, Any]) -> bytes:
     """Return the row of `strain.csv` of a processed frame."""
     strain = record["strain"]
@@ -141,6 +175,6 @@ def strain_row(record: Mapping[str, Any]) -> bytes:
             str(record["sequence"]), _time(record), str(record["columns"]), _number(record["spacing_px"], 4), *means,
             _number(strain["drift_shear_exy"], 8), _number(strain["drift_stretch_eyy"], 8), cell(strain["reference"]),
             _number(strain["window_nm"], 4), cell(strain["alarm"]), str(int(strain["valid"])), cell(strain["reason"]),
-            str(record["segment"]), str(flags.from_names(strain["flags"])),
+            str(record["segment"]), str(flags.from_names(strain["flags"])), *_scan_cells(record),
         ]
     )  # fmt: skip

@@ -136,8 +136,11 @@ def strain_lines(snapshot: Snapshot, script: Script, width: int, height: int) ->
     found = reading.strain.get("hydrostatic", Summary())
     mean = script.measured(100 * found.mean, 100 * found.sem, "%", signed=True)
     style = STYLES[verdict.level]
+    freed = reading.strain_corrected.get("hydrostatic")
+    other = f"  corrected {script.measured(100 * freed.mean, 100 * freed.sem, '%', signed=True)}" if freed else ""
+    head = (mean, f"bold {style}" if reading.valid else _LABEL)
     lines = [
-        _words(("hydrostatic ", _LABEL), (mean, f"bold {style}" if reading.valid else _LABEL), "  ", (verdict.word, style)),
+        _words(("hydrostatic ", _LABEL), head, "  ", (verdict.word, style), (other, _LABEL)),
         strain_history(snapshot, script, width),
     ]
     if verdict.detail:
@@ -150,8 +153,20 @@ def strain_lines(snapshot: Snapshot, script: Script, width: int, height: int) ->
     notes = [f"window {reading.window_nm:.2g} nm"] if math.isfinite(reading.window_nm) else []
     notes += [f"trend {script.number(100 * slope, 2, True)} %/min"] if math.isfinite(slope) else []
     notes += [f"{reading.vacancies} vacant"] if reading.vacancies >= 0 else []
+    notes += jitter_words(point, script)
     lines.append(_words(("  ".join(notes), _LABEL)))
     return lines
+
+
+def jitter_words(point: FramePoint, script: Script) -> list[str]:
+    """Row jitter of the frame along x and y with its error, in px and pm; nothing where it was not measured."""
+    jitter = point.reading.jitter
+    if jitter.reason:
+        return []
+    (y, x), (sigma_y, sigma_x), (nm_y, nm_x) = jitter.rms_yx_px, jitter.sigma_rms_yx_px, point.pixel_size_yx_nm
+    px = f"{script.measured(x, sigma_x, 'x')}, {script.measured(y, sigma_y, 'y px')}"
+    pm = f" ({1000 * x * nm_x:.0f}, {1000 * y * nm_y:.0f} pm)" if math.isfinite(nm_x + nm_y) else ""
+    return [f"row jitter {px}{pm}"]
 
 
 def strain_history(snapshot: Snapshot, script: Script, width: int) -> Text:
@@ -181,10 +196,12 @@ def _components(point: FramePoint, script: Script) -> Text:
 def _each_component(point: FramePoint, script: Script) -> Lines:
     lines = []
     for name, title in (("exx", "exx"), ("eyy", "eyy"), ("exy", "exy"), ("rotation_mrad", "rotation")):
-        found, gpa = (table.get(name, Summary()) for table in (point.reading.strain, point.reading.gpa))
+        reading = point.reading
+        found, gpa, free = (table.get(name, Summary()) for table in (reading.strain, reading.gpa, reading.strain_corrected))
         factor, unit = (1.0, "mrad") if name == "rotation_mrad" else (100.0, "%")
         told = script.measured(factor * found.mean, factor * found.sem, unit, signed=True)
-        other = f"   GPA {script.number(factor * gpa.mean, 2, True)}" if math.isfinite(gpa.mean) else ""
+        other = f"   corrected {script.number(factor * free.mean, 2, True)}" if math.isfinite(free.mean) else ""
+        other += f"   GPA {script.number(factor * gpa.mean, 2, True)}" if math.isfinite(gpa.mean) else ""
         lines.append(_words((f"{title:12s}", _LABEL), told, (other, _LABEL)))
     return lines
 

@@ -69,12 +69,22 @@ def _drift(point: FramePoint) -> dict[str, Any]:
 
 def _strain(point: FramePoint) -> dict[str, Any]:
     reading = point.reading
-    told = {
+    told: dict[str, Any] = {
         name: {"mean": _number(found.mean), "std": _number(found.std), "sem": _number(found.sem)}
         for name, found in reading.strain.items()
         if name in COMPONENTS
     }
-    state = {"valid": reading.valid, "reason": reading.reason, "alarm": reading.alarm, "reference": reading.reference}
+    corrected = {
+        name: {"mean": _number(found.mean), "sem": _number(found.sem)} for name, found in reading.strain_corrected.items()
+    }
+    told["corrected"] = corrected
+    state = {
+        "correction": reading.correction,
+        "valid": reading.valid,
+        "reason": reading.reason,
+        "alarm": reading.alarm,
+        "reference": reading.reference,
+    }
     return {**told, **state, "window_nm": _number(reading.window_nm)}
 
 

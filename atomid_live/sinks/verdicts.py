@@ -169,4 +169,6 @@ def remarks(point: FramePoint | None) -> list[str]:
         words.append(f"drift: {point.drift.note}")
     if point.reading.reason and not point.reading.valid:
         words.append(f"strain: {point.reading.reason}")
+    if point.reading.valid and not point.reading.correction.startswith("corrected for drift"):
+        words.append(f"strain: {point.reading.correction}")
     return words

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from atomid_live.errors import RecordingError, UsageError
 from atomid_live.flags import Flag
 from atomid_live.session_file import SessionFolder, SessionInfo, find_latest, log_handler, read_session, reopen
-from atomid_live.types import FrameState, Refused, Result
+from atomid_live.types import COMPONENTS, CorrectedStrain, FrameState, Jitter, Refused, Result, ScanMotion, Summary
 
 Make = Callable[..., Result]
 MakeRefused = Callable[..., Refused]
@@ -39,7 +40,8 @@ def test_headers_are_those_of_the_contract(folder: SessionFolder, result: Make) 
     folder.close()
     assert (folder.path / "atoms/000000.csv").read_text().splitlines()[0] == (
         "frame,column_id,x_px,y_px,x_nm,y_nm,score,sigma_x_px,sigma_y_px,amplitude,site,"
-        "exx,eyy,exy,rotation_mrad,hydrostatic,sigma_strain,flags"
+        "exx,eyy,exy,rotation_mrad,hydrostatic,sigma_strain,flags,sigma_exx,sigma_eyy,sigma_exy,"
+        "x_corrected_px,y_corrected_px,exx_corrected,eyy_corrected,exy_corrected,rotation_corrected_mrad"
     )
     assert (folder.path / "drift.csv").read_text().splitlines()[0] == (
         "frame,time_s,dx_px,dy_px,total_x_px,total_y_px,sigma_px,total_x_nm,total_y_nm,"
@@ -48,7 +50,37 @@ def test_headers_are_those_of_the_contract(folder: SessionFolder, result: Make) 
     strain = (folder.path / "strain.csv").read_text().splitlines()[0]
     assert strain.startswith("frame,time_s,columns,spacing_px,exx_mean,exx_std,exx_sem,eyy_mean,")
     assert ",hydrostatic_sem,gpa_exx_mean," in strain
-    assert strain.endswith("drift_shear_exy,drift_stretch_eyy,reference,window_nm,alarm,valid,reason,segment,flags")
+    assert ",drift_shear_exy,drift_stretch_eyy,reference,window_nm,alarm,valid,reason,segment,flags,exx_corrected" in strain
+    assert strain.endswith("correction,drift_shear_sigma,drift_stretch_sigma,jitter_x_px,jitter_y_px,jitter_sigma_x_px,"
+                           "jitter_sigma_y_px,jitter_x_pm,jitter_y_pm,jitter_rows")  # fmt: skip
+
+
+def test_corrected_strain_positions_and_jitter_stand_beside_the_raw_ones(folder: SessionFolder, result: Make) -> None:
+    made = result(1)
+    count, raw = len(made.detections), made.strain
+    free = CorrectedStrain(raw.exx, raw.eyy - 0.01, raw.exy + 0.005, raw.rotation_mrad, 0.0, 1e-4, 2e-4)
+    motion, jitter = ScanMotion((0.01, -0.02), (1e-4, 2e-4), ""), Jitter((0.2, 0.4), (0.02, 0.03), 5.0, 1.0, "")
+    reading = replace(
+        made.reading,
+        strain_corrected={name: Summary(0.002, 0.001, 0.0004) for name in COMPONENTS},
+        correction="corrected for drift",
+        motion=motion,
+        jitter=jitter,
+    )
+    sigmas = {name: np.full(count, 0.001) for name in ("sigma_exx", "sigma_eyy", "sigma_exy")}
+    folder.record(replace(made, strain=replace(raw, corrected=free, **sigmas), reading=reading))
+    folder.record(result(2))
+    folder.close()
+    first = rows(folder.path / "atoms/000001.csv")[0]
+    y, x = made.detections.yx_px[0]
+    assert float(first["y_corrected_px"]) == pytest.approx(y - 0.01 * (y - 19.5), abs=6e-5)
+    assert float(first["x_corrected_px"]) == pytest.approx(x + 0.02 * (y - 19.5), abs=6e-5)
+    assert float(first["eyy_corrected"]) == pytest.approx(float(first["eyy"]) - 0.01, abs=1.1e-6)
+    line, other = rows(folder.path / "strain.csv")
+    assert line["correction"] == "corrected for drift" and float(line["exx_corrected_mean"]) == 0.002
+    assert float(line["jitter_x_px"]) == 0.4 and float(line["jitter_y_pm"]) == pytest.approx(0.2 * 12.5)
+    assert float(line["drift_shear_sigma"]) == pytest.approx(1e-4 * 1.02) and float(line["jitter_rows"]) == 5
+    assert other["correction"].startswith("not corrected") and other["eyy_corrected_mean"] == other["jitter_x_px"] == ""
 
 
 def test_atoms_are_x_y_and_nm_follow_each_axis(folder: SessionFolder, result: Make) -> None:

@@ -125,6 +125,7 @@ def test_remarks_explain_flags_of_all_parts_in_words():
         segment_reason="size changed",
     )
     words = verdicts.remarks(one)
-    assert words[0] == "new segment 2: size changed" and len(words) == 4 and words[-1] == "drift: three vectors fit"
+    assert words[0] == "new segment 2: size changed" and len(words) == 5 and words[-2] == "drift: three vectors fit"
+    assert words[-1] == "strain: not corrected: not measured"
     assert any("pixel size" in word for word in words) and any("lattice vector" in word for word in words)
     assert verdicts.remarks(None) == []
