@@ -38,7 +38,9 @@ FORCED_OVERLAP = 0.4
 POOR_SHARE = 0.35
 LEAST_CORRELATION = 0.035
 USUAL_VELOCITY_NM_S = 0.05
+LEAST_SPEED_CELLS = 0.2
 CANDIDATES_SHOWN = 6
+MOST_RIVALRY = 0.85
 RELIEF_WITHOUT_CELL = 8.0
 
 
@@ -147,6 +149,9 @@ class DriftTracker:
         if self._reference is None:
             return self._start(moment, lattice)
         self._elapse(frame, interval)
+        if self._reference.periods is None:
+            # one frame may have been too faint; columns of a later one tell the lattice
+            self._reference.prefer(periods_of(lattice, None, self._bin(), self._correlator.shape))
         return self._follow(moment)
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -175,7 +180,7 @@ class DriftTracker:
         cell = self._cell()
         pixel_nm = frame.pixel_size_yx_nm[0] * self._bin()
         if math.isfinite(pixel_nm) and math.isfinite(frame.time_s) and self._clock.intervals:
-            per_frame = min(max(USUAL_VELOCITY_NM_S / pixel_nm * interval, 0.3 * cell), 1.2 * cell)
+            per_frame = min(max(USUAL_VELOCITY_NM_S / pixel_nm * interval, LEAST_SPEED_CELLS * cell), 1.2 * cell)
         else:
             per_frame = cell
         return Histories(cell, per_frame / interval, interval, self._offset)
@@ -227,7 +232,7 @@ class DriftTracker:
                 break
         assert weighed is not None and evidence is not None
         verdict = self._histories.adopt(weighed)
-        sure = is_sure(verdict, evidence, self._trust)
+        sure = is_sure(verdict, evidence, self._trust) and moment.rivalry < MOST_RIVALRY
         if sure:
             self._trust = learned(self._trust, verdict, evidence)
         fine = settle(self._reference, moment.image, fine, verdict.shift_yx)
