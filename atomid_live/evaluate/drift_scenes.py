@@ -148,7 +148,10 @@ SCENES: tuple[DriftScene, ...] = (
         "D5", "perfect crystal, random steps of a cell: nothing tells the lattice vectors apart",
         "flagged >= 99 %; undetected wrong <= 1e-3 per frame", 30, 100, _perfect,
     ),
-    DriftScene("D5s", "perfect crystal, 0.02-0.1 cells a second: the motion decides", "undetected wrong <= 1e-3", 4, 100, _perfect_slow),
+    DriftScene(
+        "D5s", "perfect crystal, 0.02-0.1 cells a second: the motion decides",
+        "undetected wrong <= 1e-3 per frame", 4, 100, _perfect_slow,
+    ),
     DriftScene("D6", "a tenth of the dose", _RARELY, 30, 100, _faint),
     DriftScene("D7", "contamination grows sevenfold, vacancies from 1 to 7 %", _RARELY, 4, 60, _damaged),
     DriftScene("D8", "row jitter 6 and 12 pm rms, hum", _RARELY, 4, 60, _shaking),
