@@ -457,7 +457,9 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 @app.command
-def bench(*, shared: Shared = Shared(), frames: int = 24, size: int = 1024) -> int:
+def bench(
+    *, shared: Shared = Shared(), frames: int = 24, size: int = 1024, endurance: int = 0, idle_seconds: float = 5.0
+) -> int:
     """Time the whole chain, warm, stage by stage, on simulated frames with about 7000 columns.
 
     Parameters
@@ -466,11 +468,15 @@ def bench(*, shared: Shared = Shared(), frames: int = 24, size: int = 1024) -> i
         How many different frames; at least 16.
     size
         Side of a frame in pixels.
+    endurance
+        Frames more, e.g. 1000, to see whether memory grows.
+    idle_seconds
+        How long an empty folder is watched for the load of doing nothing; 0 leaves it out.
     """
     prepared = _prepared(shared)
-    from atomid_live.bench import run_bench
+    from atomid_live.bench import Plan, run_bench
 
-    return run_bench(prepared, frames, size)
+    return run_bench(prepared, Plan(frames, size, endurance, idle_seconds))
 
 
 @app.command
