@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 
 import cv2
@@ -33,6 +34,7 @@ def transfer(frequency_per_px: FloatArray, column_sigma_px: float) -> FloatArray
     return np.asarray(np.exp(-0.5 * NARROW**2 * x) - np.exp(-0.5 * WIDE**2 * x))
 
 
+@lru_cache(maxsize=64)
 def kernel_sums(column_sigma_px: float) -> tuple[float, float, float]:
     """Sums of the second, third and fourth power of the kernel: they carry the cumulants of white noise through the filter."""
     half = ceil(3.0 * WIDE * column_sigma_px)

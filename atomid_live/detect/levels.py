@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.detect.local_contrast import local_contrast
-from atomid_live.detect.resample import binned
+from atomid_live.detect.resample import Resampled, binned
 from atomid_live.types import FloatArray
 
 Image = NDArray[np.float32]
@@ -20,10 +20,11 @@ HALVED_FROM_PX = 2.2
 class Level:
     """One reduction: `side` pixels of the frame a pixel."""
 
-    def __init__(self, pixels: Image, side: int) -> None:
+    def __init__(self, pixels: Image, side: int, times: int | None = None) -> None:
+        """Bin `pixels`, themselves reduced before if `times` (of `side`) is given, `times` x `times` into one."""
         self.side = side
-        self._resampled = binned(pixels, side)
-        self.image = self._resampled.image
+        self.image = binned(pixels, side if times is None else times).image
+        self._resampled = Resampled(self.image, (1.0 / side, 1.0 / side))
         self._contrast: Image | None = None
 
     @property
@@ -56,9 +57,10 @@ class Levels:
         self._made = dict[int, Level]()
 
     def reduced(self, side: int) -> Level:
-        """The frame reduced by `side`."""
+        """The frame reduced by `side`; by an even one, from the frame reduced half as much."""
         if side not in self._made:
-            self._made[side] = Level(self.pixels, side)
+            halved = side % 2 == 0 and side > 2
+            self._made[side] = Level(self.reduced(side // 2).image, side, 2) if halved else Level(self.pixels, side)
         return self._made[side]
 
     def fitting(self, column_sigma_px: float) -> Level:

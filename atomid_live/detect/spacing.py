@@ -6,30 +6,29 @@ Gaussian tail of the band-passed frame on the bright side more than on the dark 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import log2, sqrt
-from typing import Literal
+from dataclasses import replace
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atomid_live.detect.dog_filter import band_pass, kernel_sums
+from atomid_live.detect.dog_filter import band_pass
+from atomid_live.detect.faint import FaintLattice, look_for_lattice
 from atomid_live.detect.levels import Levels
 from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.detect.near import nearest_px as nearest
 from atomid_live.detect.peaks import find_peaks
-from atomid_live.detect.resample import CANONICAL_SIGMA_PX, Resampled, to_canonical
+from atomid_live.detect.resample import CANONICAL_SIGMA_PX
+from atomid_live.detect.scale import SMALLEST_SIGMA_PX, SUPPRESS_SIGMA, Scale
+from atomid_live.detect.sparse import sparse_noise, sparse_scale, spread
 from atomid_live.detect.spectrum import Spectrum, measure_spectrum
-from atomid_live.types import NAN, IntArray
+from atomid_live.detect.stacked import stacked_sigma
+from atomid_live.types import NAN
 
 Image = NDArray[np.float32]
 
-SMALLEST_SIGMA_PX = 1.15
-SUPPRESS_SIGMA = 2.2
 SPECTRUM_SIDE = 512
-SPARSE_Z = 5.0
-SPARSE_EVIDENCE = 14.0
-SURE_EVIDENCE, SURE_PART = 25.0, 0.86
+FINER_SIDE, CROP_PX = 2, 1024
 NOISY_LATTICE = 0.85
 CLOSEST_PER_PLANE = 0.5
 LEAST_PER_PLANE, MOST_PER_PLANE = 0.16, 0.36
@@ -37,119 +36,10 @@ MIDDLE_SIDE = 288
 MOST_NARROWER, MOST_WIDER = 0.8, 1.25
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """What size columns have in a frame.
-
-    Attributes
-    ----------
-    column_sigma_px : float
-        Standard deviation of a column in pixels of the frame; NaN when there is no evidence of columns.
-    spacing_px : float
-        Median nearest-neighbour distance of the peaks seen on the way; NaN when unknown.
-    evidence : float
-        Lattice: strongest spot over the noise spectrum. Sparse: significance beyond the noise, bright minus dark.
-    kind : str
-        "lattice", "sparse" or "none".
-    noise_fraction : float
-        Part of the band-passed variance that is noise (lattice only).
-    plane_px : float
-        Plane distance of the strongest Bragg spot (lattice only).
-    tail : float
-        Least significance (in standard deviations) of a column on a background with this frame's noise tail.
-    """
-
-    column_sigma_px: float = NAN
-    spacing_px: float = NAN
-    evidence: float = 0.0
-    kind: Literal["lattice", "sparse", "none"] = "none"
-    noise_fraction: float = 1.0
-    plane_px: float = NAN
-    tail: float = SPARSE_Z
-
-    @property
-    def found(self) -> bool:
-        """Whether the frame has columns to look for."""
-        return self.kind != "none"
-
-
-def spread(image: Image) -> float:
-    """Standard deviation of the bulk, from the median absolute deviation of every third pixel along each axis."""
-    some = image[::3, ::3]
-    return float(1.4826 * np.median(np.abs(some - np.median(some))))
-
-
-def sparse_noise(response: Image, contrast: Image, column_sigma_px: float) -> float:
-    """Standard deviation of band-passed noise from the bulk of the pixels, at least that of white noise of equal variance.
-
-    Where most pixels hold no electron, the median deviation alone would be nought.
-    """
-    white = sqrt(kernel_sums(column_sigma_px)[0]) * float(contrast.std())
-    return float(max(spread(response), white, 1e-9))
-
-
-def tail_threshold(image: Image, column_sigma_px: float, z: float = SPARSE_Z) -> float:
-    """Deviations at which skewed white noise is as rare as Gaussian noise at `z` (Cornish and Fisher 1937).
-
-    Few counts make rare bright pixels; their third and fourth cumulants come through the band-pass weakened.
-    """
-    some = image[::2, ::2].astype(np.float64)
-    some = some - some.mean()
-    variance = max(float(np.mean(some**2)), 1e-30)
-    two, three, four = kernel_sums(column_sigma_px)
-    skew = float(np.mean(some**3)) / variance**1.5 * three / two**1.5
-    excess = (float(np.mean(some**4)) / variance**2 - 3.0) * four / two**2
-    skew, excess = min(max(skew, 0.0), 2.0), min(max(excess, 0.0), 6.0)
-    shift = skew * (z**2 - 1) / 6 + excess * (z**3 - 3 * z) / 24 - skew**2 * (2 * z**3 - 5 * z) / 36
-    return float(z + max(shift, 0.0))
-
-
 def _chequer(shape: tuple[int, int]) -> Image:
     """1 on the black squares of a chequer-board, 0 on the white ones."""
     rows, cols = np.arange(shape[0]), np.arange(shape[1])
     return ((rows[:, None] + cols) % 2).astype(np.float32)
-
-
-def stacked_sigma(image: Image, yx: IntArray, guess_px: float, use: Image | None = None) -> float:
-    """Width of the mean column around `yx`, by a Gaussian on a constant within 1.7 guesses; NaN where none fits.
-
-    Parameters
-    ----------
-    image : ndarray, shape (rows, cols), float32
-    yx : ndarray, shape (N, 2), int64
-    guess_px : float
-    use : ndarray, shape (rows, cols), float32, or None
-        1 where a pixel may be used.
-    """
-    half = max(2, int(1.7 * guess_px + 0.5))
-    rows, cols = image.shape
-    inner = (yx[:, 0] >= half) & (yx[:, 0] < rows - half) & (yx[:, 1] >= half) & (yx[:, 1] < cols - half)
-    centres = yx[inner][:600]
-    if len(centres) < 3:
-        return NAN
-    step = np.arange(-half, half + 1)
-    square = (step[:, None] ** 2 + step**2).astype(np.float64)
-    near = square <= (1.7 * guess_px) ** 2 + 0.5
-    down, right = np.nonzero(near)
-    where = (centres[:, 0, None] * cols + centres[:, 1, None]) + (down - half) * cols + (right - half)
-    values = image.reshape(-1)[where]
-    held = np.ones_like(values) if use is None else use.reshape(-1)[where]
-    weight = held.sum(0, dtype=np.float64)
-    some = weight > 0
-    mean = (values * held).sum(0, dtype=np.float64)[some] / weight[some]
-    weight, r2 = weight[some], square[near][some]
-    ladder = guess_px * np.geomspace(0.5, 2.0, 61)
-    shape = np.exp(-0.5 * r2 / ladder[:, None] ** 2)
-    # weighted straight line of the mean column against each shape
-    total = weight.sum()
-    shape -= (shape @ weight)[:, None] / total
-    mean = mean - mean @ weight / total
-    up, own = shape @ (weight * mean), (shape**2) @ weight
-    gain = np.where(up > 0, up**2 / np.maximum(own, 1e-30), 0.0)
-    if not gain.max() > 0:
-        return NAN
-    # whole-pixel stacking widens the mean by the variance of the rounding
-    return sqrt(max(float(ladder[int(np.argmax(gain))]) ** 2 - 1.0 / 12.0, 0.25))
 
 
 def _middle(image: Image) -> Image:
@@ -197,40 +87,45 @@ def _lattice_scale(levels: Levels, spectrum: Spectrum, side: int) -> Scale:
     return Scale(sigma, spacing, float(spectrum.spot_ratio.max()), "lattice", noisy, plane)
 
 
-def _sparse_at(level: Resampled, sigma_px: float) -> tuple[float, float, IntArray]:
-    """Evidence (bright minus twice dark), tail threshold, and bright peaks, at one width in pixels of the level."""
-    contrast = local_contrast(level.image)
-    response = band_pass(contrast, sigma_px)
-    noise = sparse_noise(response, contrast, sigma_px)
-    tail = tail_threshold(contrast, sigma_px)
-    radius = SUPPRESS_SIGMA * sigma_px
-    bright, high = find_peaks(response, tail * noise, radius)
-    _, low = find_peaks(-response, tail * noise, radius)
-    evidence = float(np.sum(high / noise - tail + 1.0) - 2.0 * np.sum(low / noise - tail + 1.0))
-    return evidence, tail, bright
+def _with_spots(spectrum: Spectrum, faint: FaintLattice) -> Spectrum:
+    """A spectrum whose spots are those of a lattice found together, not one by one."""
+    return replace(
+        spectrum, spot_frequency=np.hypot(*faint.spot_yx.T), spot_power=faint.spot_power, spot_ratio=faint.spot_ratio,
+        spot_yx=faint.spot_yx, sure=True,
+    )  # fmt: skip
 
 
-def _typical(yx: IntArray) -> float:
-    """Median distance to the nearest neighbour; NaN under two points."""
-    return float(np.median(nearest(yx.astype(np.float64), 8.0))) if len(yx) > 1 else NAN
+def _unfolded(levels: Levels, spectrum: Spectrum, side: int) -> tuple[Spectrum, int]:
+    """The spectrum, or a finer one of the middle of the frame where that shows shorter waves.
+
+    Means over `side` pixels weaken waves shorter than two such pixels, but let them through as longer ones.
+    """
+    if side <= FINER_SIDE:
+        return spectrum, side
+    image = levels.reduced(FINER_SIDE).image
+    top, left = (max(0, (size - CROP_PX // FINER_SIDE) // 2) for size in image.shape)
+    middle = image[top : top + CROP_PX // FINER_SIDE, left : left + CROP_PX // FINER_SIDE]
+    finer = measure_spectrum(local_contrast(np.ascontiguousarray(middle)))
+    folded = finer.sure and finer.plane_px * FINER_SIDE < 2.1 * side
+    return (finer, FINER_SIDE) if folded else (spectrum, side)
 
 
-def _sparse_scale(pixels: Image) -> Scale:
-    largest = min(pixels.shape) / 24.0
-    steps = max(1, int(2 * log2(max(largest / 1.3, 1.0))) + 1)
-    best = Scale()
-    for sigma in 1.3 * np.sqrt(2.0) ** np.arange(steps):
-        level = to_canonical(pixels, float(sigma))
-        factor = sqrt(level.factor_yx[0] * level.factor_yx[1])
-        evidence, tail, yx = _sparse_at(level, float(sigma) * factor)
-        if evidence > max(SPARSE_EVIDENCE, best.evidence):
-            fitted = stacked_sigma(level.image, yx, float(sigma) * factor) / factor
-            width = min(max(fitted, 0.75 * sigma), 1.35 * sigma) if np.isfinite(fitted) else sigma
-            width = max(float(width), SMALLEST_SIGMA_PX)
-            # once there are atoms beyond doubt, the threshold may go where they and the noise balance
-            part = SURE_PART if evidence > SURE_EVIDENCE else 1.0
-            best = Scale(width, _typical(yx) / factor, evidence, "sparse", 1.0, NAN, tail * part)
-    return best
+def _lattice_spectrum(levels: Levels, side: int) -> tuple[Spectrum | None, int]:
+    """Spectrum of a frame with a lattice, and the reduction it was measured at; None without a lattice.
+
+    Spots that stand out each by itself decide at once. Else a harder look decides, which ordinary frames never pay for, and
+    in a large frame one at less reduction, where narrower columns show.
+    """
+    spectrum = measure_spectrum(levels.reduced(side).contrast)
+    if spectrum.sure:
+        return _unfolded(levels, spectrum, side)
+    for looked in (side, FINER_SIDE) if side > FINER_SIDE else (side,):
+        contrast = levels.reduced(looked).contrast
+        faint = look_for_lattice(contrast, looked)
+        if faint.found:
+            own = spectrum if looked == side else measure_spectrum(contrast)
+            return own if own.sure else _with_spots(own, faint), looked
+    return None, side
 
 
 def estimate_scale(pixels: Image, levels: Levels | None = None) -> Scale:
@@ -252,14 +147,17 @@ def estimate_scale(pixels: Image, levels: Levels | None = None) -> Scale:
         return Scale()
     given = levels or Levels(pixels)
     side = min(4, max(1, round(max(pixels.shape) / SPECTRUM_SIDE)))
-    spectrum = measure_spectrum(given.reduced(side).contrast)
-    if not spectrum.has_lattice:
-        return _sparse_scale(pixels)
+    spectrum, side = _lattice_spectrum(given, side)
+    if spectrum is None:
+        return sparse_scale(given)
     lattice = _lattice_scale(given, spectrum, side)
     if lattice.noise_fraction > NOISY_LATTICE:
-        sparse = _sparse_scale(pixels)
+        sparse = sparse_scale(given)
         return sparse if sparse.found else lattice
     return lattice
 
 
-__all__ = ["CANONICAL_SIGMA_PX", "Scale", "estimate_scale", "sparse_noise", "spread", "stacked_sigma", "tail_threshold"]
+__all__ = [
+    "CANONICAL_SIGMA_PX", "SMALLEST_SIGMA_PX", "SUPPRESS_SIGMA", "Scale", "estimate_scale", "sparse_noise", "spread",
+    "stacked_sigma",
+]  # fmt: skip

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from atomid_live.detect.dog_filter import transfer
-from atomid_live.types import NAN, FloatArray
+from atomid_live.types import NAN, FloatArray, IntArray
 
 Image = NDArray[np.float32]
 
 SPOT_RATIO = 10.0
+# half sides of the square around a spot whose noise it must beat as well, and of its middle, which is left out
+AROUND, INSIDE = 7, 3
+CHECKED = 64
 # half widths in rings of the hills that are cut, and how far above the line they start (natural logarithm)
 BRIDGE, BRIDGE_SLACK = (3, 5), 0.3
 # local contrast takes the rings within this
@@ -43,6 +46,9 @@ class Spectrum:
         Radius, power over the noise, and its ratio to the noise of every sample that stands out.
     spot_yx : ndarray, shape (M, 2)
         Frequency vectors.
+    sure : bool
+        Spots that span the plane also stand out of the noise around each: not of the ring alone, which in noise that is
+        coloured along one axis is no measure.
     norm : float
         The sum of power over half the plane divided by this is the variance of the image.
     """
@@ -56,15 +62,7 @@ class Spectrum:
     spot_ratio: FloatArray = field(repr=False)
     spot_yx: FloatArray = field(repr=False)
     norm: float = 1.0
-
-    @property
-    def has_lattice(self) -> bool:
-        """Whether spots span the plane: one line of them may be mains hum or scan lines."""
-        if len(self.spot_ratio) < 2:
-            return False
-        weight = np.minimum(self.spot_ratio, 100.0)
-        angle = 2.0 * np.arctan2(self.spot_yx[:, 0], self.spot_yx[:, 1])
-        return bool(abs(np.sum(weight * np.exp(1j * angle))) < 0.95 * weight.sum())
+    sure: bool = False
 
     def noise_fraction(self, column_sigma_px: float) -> float:
         """Part of the band-passed variance that is noise and not lattice, 0 to 1."""
@@ -103,6 +101,25 @@ class Spectrum:
         if not len(self.spot_power):
             return NAN
         return float(1.0 / self.spot_frequency[int(np.argmax(self.spot_power))])
+
+
+def spans_plane(spot_yx: FloatArray, ratio: FloatArray) -> bool:
+    """Whether spots (M, 2) span the plane: one line of them may be mains hum or scan lines."""
+    if len(ratio) < 2:
+        return False
+    weight = np.minimum(ratio, 100.0)
+    angle = 2.0 * np.arctan2(spot_yx[:, 0], spot_yx[:, 1])
+    return bool(abs(np.sum(weight * np.exp(1j * angle))) < 0.95 * weight.sum())
+
+
+def _over_surroundings(power: Image, smooth: Image, at: IntArray) -> FloatArray:
+    """Ratio of samples (M, 2) of the half plane to the geometric mean of the square around each, without its middle."""
+    step = np.arange(-AROUND, AROUND + 1)
+    down, right = np.nonzero(np.maximum(np.abs(step[:, None]), np.abs(step)) > INSIDE)
+    row, col = at[:, :1] + step[down], at[:, 1:] + step[right]
+    row, col = np.where(col < 0, -row, row) % len(power), np.minimum(np.abs(col), power.shape[1] - 1)
+    noise = np.exp(np.log(power[row, col], dtype=np.float64).mean(1) + _EULER)
+    return np.asarray(smooth[at[:, 0], at[:, 1]] / noise, np.float64)
 
 
 @lru_cache(maxsize=4)
@@ -156,10 +173,16 @@ def measure_spectrum(image: Image) -> Spectrum:
     fx = fft.rfftfreq(cols)[at[1]]
     excess = smooth[at] * (1.0 - 1.0 / ratio[at])
     half = np.arange(len(pixels)) <= min(rows, cols) // 2
+    strongest = np.argsort(-ratio[at], kind="stable")[:CHECKED] if len(at[0]) > CHECKED else np.arange(len(at[0]))
+    checked = np.stack([at[0][strongest], at[1][strongest]], 1)
+    local = _over_surroundings(power, smooth, checked)
+    out = local > SPOT_RATIO
+    sure = spans_plane(np.stack([fy, fx], 1)[strongest][out], local[out])
     keep = half & (pixels > 0) & (np.arange(len(pixels)) > 2)
     frequency = np.arange(len(pixels)) / min(rows, cols)
     return Spectrum(
         frequency[keep], noise[keep], total[keep], pixels[keep],
         radius[at], excess.astype(np.float64), ratio[at].astype(np.float64), np.stack([fy, fx], 1),
         0.5 * rows * cols * float(np.sum(window[rows // 2] ** 2)) * float(np.sum(window[:, cols // 2] ** 2)),
+        sure,
     )  # fmt: skip
