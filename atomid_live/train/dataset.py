@@ -28,6 +28,8 @@ TARGET_SIGMA_PER_SPACING = 0.25
 class Recipe:
     """Which crops: the numbers that, with the code's revision, define the data.
 
+    `dense` is the share of crops that show unlike columns close together and stacked layers;
+    `shaded` asks for columns that brighter neighbours leave no maximum of their own.
     `thesis_targets` asks for maps at full resolution whose Gaussians are a quarter of the spacing wide, as AtomID-Net's are.
     Seeds start at 10^7 so that training shares none with demonstration and evaluation, which lie below.
     """
@@ -39,6 +41,8 @@ class Recipe:
     empties: float = 0.27
     largest_reduction: float = 3.0
     thesis_targets: bool = False
+    dense: float = 0.0
+    shaded: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,13 +137,13 @@ def make_example(recipe: Recipe, index: int) -> Example:
         sigma = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     reduction = 1.0 if rng.random() < 0.35 else float(np.exp(rng.uniform(0.02, np.log(recipe.largest_reduction))))
     side = math.ceil(recipe.side_px * reduction) + 1 if reduction > 1 else recipe.side_px
-    kind = draw_kind(rng, recipe.empties)
+    kind = draw_kind(rng, recipe.empties, recipe.dense)
     if kind == "sparse":
         # single heavy atoms were found wider than their pixel size implies
         sigma *= float(rng.uniform(0.9, 1.35))
     scene = draw_scene(rng, kind, (side, side), sigma * reduction)
     frame = acquire(rng, scene, (side, side), sigma * reduction)
-    labels = label_columns(frame.yx, frame.height, frame.noise, sigma * reduction, scene.sparse)
+    labels = label_columns(frame.yx, frame.height, frame.noise, sigma * reduction, scene.sparse, recipe.shaded)
     pixels = frame.pixels
     bar = _burn_scale_bar(rng, pixels) if rng.random() < 0.05 else None
     labels = Labels(_outside(labels.wanted, bar), _outside(labels.ignored, bar))

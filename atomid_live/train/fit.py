@@ -47,6 +47,8 @@ class TrainSettings:
         Processes that make crops (0: none besides this one) and torch's threads.
     bfloat16 : bool
         Convolutions in bfloat16 over float32 weights: 1.8 times as fast on processors that have it.
+    start : Path or None
+        `weights.npz` of an engine of the same size to start from, in place of random numbers.
     """
 
     out: Path
@@ -62,6 +64,7 @@ class TrainSettings:
     bfloat16: bool = True
     seed: int = 10_000_000
     recipe: Recipe = field(default_factory=Recipe)
+    start: Path | None = None
     validate_every: int = 1000
     checkpoint_every: int = 500
 
@@ -70,7 +73,11 @@ def build(settings: TrainSettings) -> nn.Module:
     """Return the network of the run with its first weights; an unknown architecture raises `UsageError`."""
     torch.manual_seed(settings.seed)
     if settings.architecture == "compact":
-        return CompactUnet(settings.channels, settings.blocks)
+        network = CompactUnet(settings.channels, settings.blocks)
+        if settings.start is not None:
+            with np.load(settings.start) as weights:
+                network.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
+        return network
     if settings.architecture == "atomid-net":
         from atomid_live.train.atomid_net import AtomIdNet
 

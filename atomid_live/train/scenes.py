@@ -203,6 +203,51 @@ def crystal_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: fl
     return Scene(yx * sigma_px, weight, backdrop)
 
 
+def _honeycomb(rng: np.random.Generator) -> Cell:
+    """Two kinds of column 2.4 to 4 sigma apart, each among three of the other, as metal and chalcogen of a 2H layer."""
+    side = rng.uniform(2.4, 4.0) * np.sqrt(3.0)
+    vectors = np.array([[0.0, side], [side * np.sin(2 * np.pi / 3), side * np.cos(2 * np.pi / 3)]])
+    weight = np.array([1.0, np.exp(rng.uniform(np.log(0.12), 0.0))])
+    return Cell(vectors, np.array([[0.0, 0.0], [1 / 3, 2 / 3]]), weight)
+
+
+def _crowded(rng: np.random.Generator) -> Cell:
+    """Two to five unlike columns in an oblique cell, the closest 2.4 sigma apart, 2.7 to 4.2 on average."""
+    count = int(rng.integers(2, 6))
+    apart, angle, ratio = rng.uniform(2.7, 4.2), np.deg2rad(rng.uniform(60.0, 120.0)), rng.uniform(1.0, 1.6)
+    b = np.sqrt(count * apart**2 / ratio / np.sin(angle))
+    vectors = np.array([[0.0, b * ratio], [b * np.sin(angle), b * np.cos(angle)]])
+    wraps = np.array([[i, j] for i in (-1, 0, 1) for j in (-1, 0, 1)]) @ vectors
+    basis = np.zeros((1, 2))
+    for candidate in rng.random((60, 2)):
+        gaps = ((candidate - basis) @ vectors)[:, None, :] + wraps
+        if len(basis) < count and np.hypot(gaps[..., 0], gaps[..., 1]).min() >= 2.4:
+            basis = np.vstack([basis, candidate])
+    weight = np.exp(rng.uniform(np.log(0.12), 0.0, len(basis)))
+    return Cell(vectors, basis + rng.random(2), weight / weight.max())
+
+
+def dense_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: float) -> Scene:
+    """Unlike columns close together: one layer, or two of the same crystal twisted, turned over or shifted."""
+    side = max(shape) / sigma_px
+    cell = (_honeycomb, _crowded, known_crystal)[int(rng.choice(3, p=[0.45, 0.3, 0.25]))](rng)
+    angle = rng.uniform(0, 2 * np.pi)
+    yx, weight = tile(cell, side, angle, rng)
+    if rng.random() < 0.55:
+        turn = rng.choice([0.0, np.pi / 3, np.deg2rad(rng.uniform(1, 59))], p=[0.2, 0.2, 0.6])
+        above, above_weight = tile(cell, side, angle + turn, rng)
+        yx, weight = np.concatenate([yx, above]), np.concatenate([weight, above_weight])
+    yx = _bend(yx, side, rng) if rng.random() < 0.4 else yx
+    yx, weight = _thin(yx, weight, rng)
+    backdrop = np.zeros(shape, np.float32)
+    if rng.random() < 0.25:
+        mask = fields.region(rng, shape)
+        keep = _on(mask, yx * sigma_px)
+        yx, weight = yx[keep], weight[keep]
+        backdrop += mask * rng.choice([0.0, rng.uniform(0, 1.5)])
+    return Scene(yx * sigma_px, weight, backdrop)
+
+
 def sparse_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: float) -> Scene:
     """Single atoms and clusters on an amorphous, uneven support."""
     sides = np.array(shape) / sigma_px
@@ -243,10 +288,12 @@ def empty_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: floa
     return Scene(np.empty((0, 2)), np.empty(0), np.asarray(backdrop - backdrop.min(), np.float32), sparse=True)
 
 
-def draw_kind(rng: np.random.Generator, empties: float) -> str:
-    """Draw "empty", "sparse" (20 %) or "crystal"."""
+def draw_kind(rng: np.random.Generator, empties: float, dense: float = 0.0) -> str:
+    """Draw "empty", "sparse" (20 %), "dense" or "crystal"."""
     kind = rng.random()
-    return "empty" if kind < empties else "sparse" if kind < empties + 0.20 else "crystal"
+    if kind < empties:
+        return "empty"
+    return "sparse" if kind < empties + 0.20 else "dense" if kind > 1.0 - dense else "crystal"
 
 
 def draw_scene(rng: np.random.Generator, kind: str, shape: tuple[int, int], sigma_px: float) -> Scene:
@@ -255,7 +302,7 @@ def draw_scene(rng: np.random.Generator, kind: str, shape: tuple[int, int], sigm
         return empty_scene(rng, shape, sigma_px)
     if kind == "sparse":
         return sparse_scene(rng, shape, sigma_px)
-    scene = crystal_scene(rng, shape, sigma_px)
+    scene = (dense_scene if kind == "dense" else crystal_scene)(rng, shape, sigma_px)
     if rng.random() < 0.45:
         scene.backdrop += rng.uniform(0.1, 3.0) * fields.contamination(rng, shape, sigma_px)
     if rng.random() < 0.3:

@@ -22,6 +22,7 @@ IGNORED = 1.6
 MAIN_WEIGHT = 0.6
 MERGED_SIGMAS = 1.9
 RESOLVED_SIGMAS = 2.4
+SWALLOWED_SIGMAS = 2.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,9 @@ def hidden(ratio: Points, apart: Points) -> NDArray[np.bool_]:
     return np.asarray(lead.max(1) <= 0)
 
 
-def label_columns(yx: Points, height: Points, noise: Points, sigma_px: float, sparse: bool = False) -> Labels:
+def label_columns(
+    yx: Points, height: Points, noise: Points, sigma_px: float, sparse: bool = False, shaded: bool = False
+) -> Labels:
     """Sort columns into wanted, ignored and invisible.
 
     Parameters
@@ -56,6 +59,8 @@ def label_columns(yx: Points, height: Points, noise: Points, sigma_px: float, sp
         Width of a column in the same pixels.
     sparse : bool
         No lattice, hence no kind of column that a lattice helps to see.
+    shaded : bool
+        Ask also for columns whose brighter neighbours, 2.6 sigma and more away, leave them no maximum of their own.
 
     Notes
     -----
@@ -83,7 +88,8 @@ def label_columns(yx: Points, height: Points, noise: Points, sigma_px: float, sp
             if not dead[i] and not dead[j]:
                 centre[i] = (height[i] * centre[i] + height[j] * yx[j]) / (height[i] + height[j])
                 dead[j] = True
-        unclear = counts & ~merged & ((apart < RESOLVED_SIGMAS) | hidden(ratio, apart))
+        alone = (apart >= SWALLOWED_SIGMAS) if shaded else np.zeros(len(apart), np.bool_)
+        unclear = counts & ~merged & ((apart < RESOLVED_SIGMAS) | (hidden(ratio, apart) & ~alone))
         vague[faint[unclear]] |= seen[faint[unclear]]
         near = unclear & (apart < RESOLVED_SIGMAS) & (ratio > 0.5)
         vague[bright[near]] |= seen[bright[near]]
