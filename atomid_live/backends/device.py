@@ -18,15 +18,10 @@ from atomid_live.backends.device_chain import Chain, Seen
 from atomid_live.backends.engine import Engine
 from atomid_live.detect.columns import _odd
 from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, SUPPORT_SPACINGS, DogDetector, separation_px
-from atomid_live.detect.normalise import Prepared, prepare
-from atomid_live.detect.refine import FAILED_SIGMA, LOW_DOSE, MOST_LOW_DOSE, _common
-from atomid_live.detect.resample import CANONICAL_SIGMA_PX
-from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale
-from atomid_live.detect.unet import (
-    CLEAR_PART,
+from atomid_live.detect.look import (
     CONVINCING,
     FLOOR,
-    LITTLE_NOISE,
+    INPUT_SIGMA_PX,
     NARROWER,
     OTHER_SCALES,
     RADIUS_SIGMA,
@@ -35,8 +30,11 @@ from atomid_live.detect.unet import (
     SLACK,
     WEAK,
     WIDER,
-    _agree,
 )
+from atomid_live.detect.normalise import Prepared, prepare
+from atomid_live.detect.refine import FAILED_SIGMA, LOW_DOSE, MOST_LOW_DOSE, _common
+from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale
+from atomid_live.detect.unet import agree
 from atomid_live.flags import Flag
 from atomid_live.kernels.frame_params import MapRule, canonical_shape, fill
 from atomid_live.kernels.launch import Launcher
@@ -49,6 +47,7 @@ from atomid_live.types import NAN, Detections, FloatArray, Frame
 CHAINS_KEPT = 6
 ROOM = 16384
 HELD_FRAMES = 50
+LITTLE_NOISE, CLEAR_PART = 0.35, 0.4
 
 
 class DeviceNetwork(Protocol):
@@ -197,7 +196,7 @@ class DeviceDetector:
         """Run at a scale, and at the one that the network finds there as long as it then sees no less."""
         seen, sigma = self._see(frame, prepared, oriented, sigma_px), sigma_px
         for _ in range(SECOND_LOOKS):
-            whole = canonical_shape(frame.shape, CANONICAL_SIGMA_PX / sigma) == frame.shape
+            whole = canonical_shape(frame.shape, INPUT_SIGMA_PX / sigma) == frame.shape
             ratio = seen.column_sigma_px
             if not np.isfinite(ratio) or NARROWER < ratio < WIDER or (whole and ratio < 1.0):
                 break
@@ -211,7 +210,7 @@ class DeviceDetector:
 
     def _see(self, frame: Frame, prepared: Prepared, oriented: _Oriented, sigma: float) -> Seen:
         """Run at one scale; the network's opinions come back in pixels of the frame, and as found over assumed width."""
-        small = canonical_shape(frame.shape, CANONICAL_SIGMA_PX / sigma)
+        small = canonical_shape(frame.shape, INPUT_SIGMA_PX / sigma)
         factor = sqrt(small[0] / frame.shape[0] * small[1] / frame.shape[1])
         spacing = oriented.scale.spacing_px
         seen = self._once(frame, prepared, oriented, sigma, small, self._least_px(frame, spacing))
@@ -245,6 +244,7 @@ class DeviceDetector:
         return MapRule(
             stride,
             FLOOR,
+            INPUT_SIGMA_PX,
             RADIUS_SIGMA * sigma_px / stride,
             least_score=0.5 if asked is None else asked,
             significance=self._significance,
@@ -298,7 +298,7 @@ def _detections(seen: Seen, frame_flags: int, scale: Scale, sigma_px: float) -> 
     order = np.lexsort((rows[:, Answer.X], rows[:, Answer.Y]))
     rows, error = rows[order], error[order]
     spacing = float(rows[:, Answer.NEAREST].mean()) if len(rows) > 1 else NAN
-    disagrees = scale.kind == "lattice" and not _agree(spacing, seen.spacing_px)
+    disagrees = scale.kind == "lattice" and not agree(spacing, seen.spacing_px)
     odd = int(Flag.SPACING_ODD) if disagrees or _odd(spacing, scale.plane_px) else 0
     return Detections(
         rows[:, [Answer.Y, Answer.X]],

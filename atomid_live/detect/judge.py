@@ -13,16 +13,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from atomid_live.detect.candidate_features import CandidateFeatures
 from atomid_live.detect.near import neighbourhood
 from atomid_live.types import FloatArray
 
 Array32 = NDArray[np.float32]
 
 FEATURES = (
-    "height", "frame_height", "sharpness", "amplitude", "significance", "brighter_px", "brighter_amplitude",
-    "company_height", "company_amplitude", "company_px", "lattice", "noise_fraction", "column_sigma_px", "width_ratio",
+    "height", "frame_height", "sharpness", "amplitude", "d_prime", "significance", "misfit", "shift", "slope", "background",
+    "inside", "brighter_px", "brighter_amplitude", "company_height", "company_amplitude", "company_px", "support",
+    "frame_support", "has_support", "lattice", "noise_fraction",
 )  # fmt: skip
 NEIGHBOURS = 6
+REACH_SIGMAS, FAR_SIGMAS = 5.0, 12.0
+# Few peaks of a frame with single atoms are atoms: its clear ones are those half as high as what 3 % exceed.
+TOP = 0.97
 # Nobody is asked to accept what is more likely noise, nor to refuse what is more likely a column than this.
 LEAST_P, MOST_P = 0.2, 0.5
 
@@ -37,12 +42,14 @@ class Peaks:
         In pixels of the frame.
     height, sharpness : ndarray, shape (N,)
         Map there (0 to 1), and how much of it is lost at one map pixel's distance.
-    amplitude : ndarray, shape (N,)
-        Height of a Gaussian of the column's width on the raw pixels.
+    fit : CandidateFeatures
+        What a quick fit on the raw pixels says.
     significance : ndarray, shape (N,)
-        Band-passed local contrast in standard deviations of its noise.
-    column_sigma_px, canonical_sigma_px, width_ratio : float
-        Width of a column in the frame and in the network's input; the network's own opinion over the latter.
+        Band-passed local contrast in standard deviations of its noise; NaN in a lattice, where it is not asked.
+    support : ndarray, shape (N,)
+        Map one lattice vector away; NaN where no lattice was asked for or found.
+    column_sigma_px : float
+        Width of a column in the frame.
     lattice : bool
     noise_fraction : float
         Part of the band-passed variance that is noise.
@@ -51,11 +58,10 @@ class Peaks:
     yx_px: FloatArray = field(repr=False)
     height: FloatArray = field(repr=False)
     sharpness: FloatArray = field(repr=False)
-    amplitude: FloatArray = field(repr=False)
+    fit: CandidateFeatures = field(repr=False)
     significance: FloatArray = field(repr=False)
+    support: FloatArray = field(repr=False)
     column_sigma_px: float
-    canonical_sigma_px: float
-    width_ratio: float
     lattice: bool
     noise_fraction: float
 
@@ -70,10 +76,26 @@ def _log_ratio(part: FloatArray, whole: FloatArray | float) -> FloatArray:
     return np.asarray(np.log(np.clip(part / np.maximum(whole, 1e-30), 0.02, 5.0)))
 
 
-def typical_amplitude(peaks: Peaks) -> float:
-    """Third quartile of the raw heights of the frame's clearer peaks."""
-    clear = peaks.height >= 0.5 * np.quantile(peaks.height, 0.9)
-    return max(float(np.quantile(peaks.amplitude[clear], 0.75)), 1e-30)
+def _log_z(z: FloatArray) -> FloatArray:
+    """Logarithm of one plus a significance between 0 and 60; nothing known counts as 0."""
+    return np.asarray(np.log1p(np.clip(np.nan_to_num(z), 0.0, 60.0)))
+
+
+def _company(peaks: Peaks, logit: FloatArray, relative: FloatArray, amplitude: FloatArray) -> tuple[FloatArray, ...]:
+    """What the neighbours show: distance and height of the nearest brighter peak, means over the six nearest others."""
+    sigma = peaks.column_sigma_px
+    near, distance, brighter, apart = neighbourhood(peaks.yx_px, relative, NEIGHBOURS, REACH_SIGMAS * sigma)
+    there = near >= 0
+    weight = there / np.maximum(there.sum(1, keepdims=True), 1)
+    alone = ~there.any(1)
+    seen = np.where(brighter >= 0, relative[brighter], relative)
+    return (
+        np.minimum(apart / sigma, FAR_SIGMAS),
+        _log_ratio(relative, seen),
+        np.where(alone, -7.0, (weight * np.where(there, logit[near], 0.0)).sum(1)),
+        np.where(alone, -4.0, (weight * np.where(there, amplitude[near], 0.0)).sum(1)),
+        np.where(alone, FAR_SIGMAS, np.minimum((weight * np.where(there, distance, 0.0)).sum(1) / sigma, FAR_SIGMAS)),
+    )
 
 
 def features(peaks: Peaks) -> Array32:
@@ -81,31 +103,31 @@ def features(peaks: Peaks) -> Array32:
     count = len(peaks.yx_px)
     if not count:
         return np.empty((0, len(FEATURES)), np.float32)
-    sigma, typical = peaks.column_sigma_px, typical_amplitude(peaks)
-    amplitude = _log_ratio(peaks.amplitude, typical)
-    logit = _logit(peaks.height)
-    near, distance, brighter, apart = neighbourhood(peaks.yx_px, peaks.amplitude, NEIGHBOURS, 5.0 * sigma)
-    there = near >= 0
-    weight = there / np.maximum(there.sum(1, keepdims=True), 1)
-    company = (weight * np.where(there, logit[near], 0.0)).sum(1)
-    alone = ~there.any(1)
-    far = 12.0
-    seen = np.where(brighter >= 0, peaks.amplitude[brighter], peaks.amplitude)
+    fit, known = peaks.fit, np.isfinite(peaks.support)
+    relative = np.nan_to_num(fit.relative_height)
+    top = float(np.quantile(peaks.height, TOP))
+    clear = peaks.height >= 0.5 * top
+    typical = max(float(np.quantile(relative[clear], 0.75)), 1e-30)
+    logit, amplitude = _logit(peaks.height), _log_ratio(relative, typical)
+    support = _logit(np.where(known, peaks.support, 0.5))
     columns = (
         logit,
-        np.full(count, _logit(np.quantile(peaks.height, [0.9]))[0]),
+        np.full(count, _logit(np.array([top]))[0]),
         peaks.sharpness,
         amplitude,
-        np.log1p(np.clip(peaks.significance, 0.0, 60.0)),
-        np.minimum(apart / sigma, far),
-        _log_ratio(peaks.amplitude, seen),
-        np.where(alone, -7.0, company),
-        np.where(alone, -4.0, (weight * np.where(there, amplitude[near], 0.0)).sum(1)),
-        np.where(alone, far, np.minimum((weight * np.where(there, distance, 0.0)).sum(1) / sigma, far)),
+        _log_z(fit.d_prime),
+        _log_z(peaks.significance),
+        np.log(np.clip(np.nan_to_num(fit.misfit, nan=1.0), 0.3, 10.0)),
+        np.nan_to_num(fit.shift, nan=1.0),
+        np.clip(np.nan_to_num(fit.slope) / typical, 0.0, 3.0),
+        np.clip(np.nan_to_num(fit.background) / typical, -3.0, 3.0),
+        fit.inside,
+        *_company(peaks, logit, relative, amplitude),
+        support,
+        np.full(count, np.quantile(support[known], 0.9) if known.any() else 0.0),
+        known.astype(np.float64),
         np.full(count, float(peaks.lattice)),
         np.full(count, peaks.noise_fraction),
-        np.full(count, np.log(peaks.canonical_sigma_px)),
-        np.full(count, np.log(np.clip(np.nan_to_num(peaks.width_ratio, nan=1.0), 0.4, 2.5))),
     )
     return np.stack(columns, 1).astype(np.float32)
 

@@ -9,22 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atomid_live.detect.candidate_features import candidate_features
 from atomid_live.detect.dog import DogDetector
 from atomid_live.detect.dog_filter import band_pass
 from atomid_live.detect.judge import Peaks
 from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola
-from atomid_live.detect.refine import quick_fit
 from atomid_live.detect.resample import to_canonical
 from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale, sparse_noise
+from atomid_live.detect.support import support, translations
 from atomid_live.flags import Flag
 from atomid_live.protocols import Maps, Network
 from atomid_live.settings import DetectSettings, FrameSettings
-from atomid_live.types import FloatArray, IntArray
+from atomid_live.types import NAN, FloatArray, IntArray
 
 Image = NDArray[np.float32]
 
+# Width of a column in what the network sees.
+INPUT_SIGMA_PX = 1.9
 # Sides are rounded up to this, so that frames of a session share few compiled shapes.
 SIDE_MULTIPLE = 64
 FLOOR = 0.01
@@ -38,6 +41,8 @@ WEAK, CONVINCING = 0.15, 0.5
 OTHER_SCALES = (0.5, 0.25, 2.0)
 # Single atoms must stand this far out of the band-passed noise to have a say in the choice of scale.
 STANDS_OUT = 4.0
+# From this share of noise on, the lattice is asked whether it stands behind a peak.
+NOISY = 0.35
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +74,6 @@ class _Sight:
     """
 
     column_sigma_px: float
-    canonical_sigma_px: float
     ratio: float
     whole: bool
     merit: float
@@ -78,6 +82,7 @@ class _Sight:
     height: FloatArray
     sharpness: FloatArray
     significance: FloatArray
+    support: FloatArray
 
 
 def padded(image: Image, multiple: int = SIDE_MULTIPLE) -> Image:
@@ -134,6 +139,14 @@ def significance(contrast: Image, yx_px: FloatArray, sigma_px: float) -> FloatAr
     return np.asarray(response[index[:, 0], index[:, 1]] / sparse_noise(response, contrast, sigma_px), np.float64)
 
 
+def supported(maps: Maps, shape: tuple[int, int], yx_px: FloatArray, sigma_px: float) -> FloatArray:
+    """Map one lattice vector away from peaks (N, 2) in pixels of the image that the network saw, shape (N,)."""
+    stride = maps.stride
+    inner = np.ascontiguousarray(maps.confidence[: -(-shape[0] // stride), : -(-shape[1] // stride)])
+    vectors = translations(inner, RADIUS_SIGMA * sigma_px / stride)
+    return support(inner, (yx_px - 0.5 * (stride - 1)) / stride, vectors)
+
+
 class Looker:
     """Shows frames to a network.
 
@@ -163,48 +176,54 @@ class Looker:
         prepared, scale = self._dog.oriented(prepared)
         if not scale.found:
             return None
-        sight = self._settle(prepared.image, scale.column_sigma_px, scale.kind)
+        sight = self._settle(prepared.image, scale.column_sigma_px, scale)
         if scale.kind == "lattice" and sight.merit < WEAK:
             sizes = [part * scale.column_sigma_px for part in OTHER_SCALES]
-            others = [self._settle(prepared.image, size, scale.kind) for size in sizes if size >= SMALLEST_SIGMA_PX]
+            others = [self._settle(prepared.image, size, scale) for size in sizes if size >= SMALLEST_SIGMA_PX]
             best = max(others, key=lambda other: other.merit, default=sight)
             sight = best if best.merit > CONVINCING else sight
         return Look(prepared, scale, self._peaks(prepared.image, sight, scale), sight.spacing_px)
 
     @staticmethod
     def _peaks(image: Image, sight: _Sight, scale: Scale) -> Peaks:
-        amplitude = quick_fit(image, sight.yx_px, sight.column_sigma_px)[:, 2]
+        fit = candidate_features(image, sight.yx_px, sight.column_sigma_px)
         return Peaks(
-            sight.yx_px, sight.height, sight.sharpness, amplitude, sight.significance, sight.column_sigma_px,
-            sight.canonical_sigma_px, sight.ratio, scale.kind == "lattice", scale.noise_fraction,
+            sight.yx_px, sight.height, sight.sharpness, fit, sight.significance, sight.support, sight.column_sigma_px,
+            scale.kind == "lattice", scale.noise_fraction,
         )  # fmt: skip
 
-    def _settle(self, image: Image, sigma_px: float, kind: str) -> _Sight:
+    def _settle(self, image: Image, sigma_px: float, scale: Scale) -> _Sight:
         """Run the network at a scale, and at the one that it finds there as long as it then sees no less."""
-        sight = self._see(image, sigma_px, kind)
+        sight = self._see(image, sigma_px, scale)
         for _ in range(SECOND_LOOKS):
             if not np.isfinite(sight.ratio) or NARROWER < sight.ratio < WIDER or (sight.whole and sight.ratio < 1.0):
                 break
-            other = self._see(image, sight.column_sigma_px * min(max(sight.ratio, 0.5), 2.0), kind)
-            if other.merit < sight.merit - (SLACK if kind == "lattice" else 0.0):
+            other = self._see(image, sight.column_sigma_px * min(max(sight.ratio, 0.5), 2.0), scale)
+            if other.merit < sight.merit - (SLACK if scale.kind == "lattice" else 0.0):
                 break
             sight = other
         return sight
 
-    def _see(self, image: Image, sigma_px: float, kind: str) -> _Sight:
+    def _see(self, image: Image, sigma_px: float, scale: Scale) -> _Sight:
         """Run the network at one scale."""
-        canonical = to_canonical(image, sigma_px)
+        canonical = to_canonical(image, sigma_px, INPUT_SIGMA_PX)
         factor = sqrt(canonical.factor_yx[0] * canonical.factor_yx[1])
         contrast = local_contrast(canonical.image)
         maps = self._network.infer(padded(contrast))
         yx, height, sharp = map_peaks(maps, contrast.shape, sigma_px * factor)
-        clear = significance(contrast, yx, sigma_px * factor)
-        counted = height if kind == "lattice" else height[clear >= STANDS_OUT]
-        merit = float(np.quantile(counted, 0.75 if kind == "lattice" else 0.5)) if len(counted) else 0.0
+        if scale.kind == "lattice":
+            clear, counted, part = np.full(len(yx), NAN), height, 0.75
+        else:
+            clear = significance(contrast, yx, sigma_px * factor)
+            counted, part = height[clear >= STANDS_OUT], 0.5
+        merit = float(np.quantile(counted, part)) if len(counted) else 0.0
+        held = np.full(len(yx), NAN)
+        if scale.kind == "lattice" and scale.noise_fraction > NOISY:
+            held = supported(maps, contrast.shape, yx, sigma_px * factor)
         ratio = maps.column_sigma_px / (sigma_px * factor)
         return _Sight(
-            sigma_px, sigma_px * factor, ratio, factor == 1.0, merit, maps.spacing_px / factor, canonical.to_frame(yx), height,
-            sharp, clear,
+            sigma_px, ratio, factor == 1.0, merit, maps.spacing_px / factor, canonical.to_frame(yx), height,
+            sharp, clear, held,
         )  # fmt: skip
 
     def warm_up(self, shape: tuple[int, int]) -> None:

@@ -64,6 +64,6 @@ def binned(pixels: Image, side: int) -> Resampled:
     return Resampled(cv2.resize(whole, (cols, rows), interpolation=cv2.INTER_AREA), (1.0 / side, 1.0 / side))
 
 
-def to_canonical(pixels: Image, column_sigma_px: float) -> Resampled:
-    """Reduce a frame until a column is `CANONICAL_SIGMA_PX` wide; narrower columns stay as they are."""
-    return resample(pixels, CANONICAL_SIGMA_PX / column_sigma_px)
+def to_canonical(pixels: Image, column_sigma_px: float, wanted_px: float = CANONICAL_SIGMA_PX) -> Resampled:
+    """Reduce a frame until a column is `wanted_px` wide; narrower columns stay as they are."""
+    return resample(pixels, wanted_px / column_sigma_px)

@@ -47,7 +47,7 @@ def read_judge(engine: Card) -> Judge:
             raise ModelError(f"engine {engine.name!r}: {JUDGE_FILE} is not this program's: {error}; train it anew") from error
 
 
-def _agree(spacing_px: float, learned_px: float) -> bool:
+def agree(spacing_px: float, learned_px: float) -> bool:
     """Whether the columns are as far apart as the network expected; a missing number contradicts nothing."""
     ratio = spacing_px / learned_px if learned_px > 0 else NAN
     return not np.isfinite(ratio) or 1.0 / SPACING_AGREES < ratio < SPACING_AGREES
@@ -102,9 +102,8 @@ class UnetDetector:
             least_px=self._least_separation_px(look, frame.pixel_size_yx_nm),
             plane_px=look.scale.plane_px,
             fit_width=look.scale.noise_fraction < CLEAN_FRACTION,
-            first=np.column_stack([peaks.yx_px, peaks.amplitude])[keep],
         )
-        odd = look.scale.kind == "lattice" and not _agree(found.spacing_px, look.spacing_px)
+        odd = look.scale.kind == "lattice" and not agree(found.spacing_px, look.spacing_px)
         return replace(found, frame_flags=found.frame_flags | int(Flag.SPACING_ODD)) if odd else found
 
     def _least_separation_px(self, look: Look, pixel_size_yx_nm: tuple[float, float]) -> float | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from atomid_live.detect.unet import BRIGHT_QUANTILE, CERTAIN, COMPANY_ROUNDS, DOUBTFUL_PART, LOW, REFERENCES
 from atomid_live.kernels.launch import Launcher
 from atomid_live.kernels.layout import Answer, Column, Param, Pool, State
 
@@ -28,6 +27,9 @@ _RAW = {
     "float32": "to_float_f32",
     "float64": "to_float_f64",
 }
+# Peaks down to this height are columns if they are this part as tall as the bright ones and stand among columns.
+LOW, DOUBTFUL_PART, COMPANY_ROUNDS = 0.03, 0.5, 3
+BRIGHT_QUANTILE, REFERENCES, CERTAIN = 0.75, 400, 0.5
 RAW_TYPES = frozenset(_RAW)
 
 

@@ -28,21 +28,22 @@ TARGET_SIGMA_PER_SPACING = 0.25
 class Recipe:
     """Which crops: the numbers that, with the code's revision, define the data.
 
-    `dense` is the share of crops that show unlike columns close together and stacked layers;
-    `shaded` asks for columns that brighter neighbours leave no maximum of their own.
+    `empties`, `sparse` and `dense` are the shares of crops without columns, with single atoms, and with unlike columns close
+    together or stacked layers; `shaded` asks for columns that brighter neighbours leave no maximum of their own.
     `thesis_targets` asks for maps at full resolution whose Gaussians are a quarter of the spacing wide, as AtomID-Net's are.
     Seeds start at 10^7 so that training shares none with demonstration and evaluation, which lie below.
     """
 
     seed: int = TRAIN_SEED_BASE
     side_px: int = 256
-    canonical_sigma_px: float = 1.9
+    canonical_sigma_px: float = 2.1
     sigma_range_px: tuple[float, float] = (1.1, 3.4)
-    empties: float = 0.27
+    empties: float = 0.2
     largest_reduction: float = 3.0
     thesis_targets: bool = False
-    dense: float = 0.0
-    shaded: bool = False
+    sparse: float = 0.2
+    dense: float = 0.3
+    shaded: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +138,7 @@ def make_example(recipe: Recipe, index: int) -> Example:
         sigma = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     reduction = 1.0 if rng.random() < 0.35 else float(np.exp(rng.uniform(0.02, np.log(recipe.largest_reduction))))
     side = math.ceil(recipe.side_px * reduction) + 1 if reduction > 1 else recipe.side_px
-    kind = draw_kind(rng, recipe.empties, recipe.dense)
+    kind = draw_kind(rng, recipe.empties, recipe.sparse, recipe.dense)
     if kind == "sparse":
         # single heavy atoms were found wider than their pixel size implies
         sigma *= float(rng.uniform(0.9, 1.35))

@@ -20,8 +20,11 @@ from atomid_live.types import FloatArray
 
 JUDGE_SEED = 70_000_000
 HIDDEN = (24, 12)
+DROPPED = 0.1
 REACH_SIGMAS, EXCUSED_SIGMAS = 1.3, 1.5
 FRAME_SIDES_PX = (256, 416)
+# Single atoms leave few peaks: every fourth frame is drawn with this share of them.
+SPARSE = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,8 +58,8 @@ def verdicts(example: Example, yx_px: FloatArray) -> tuple[NDArray[np.bool_], ND
 
 def _examples(recipe: Recipe, frames: int) -> Iterator[Example]:
     for number in range(frames):
-        side = FRAME_SIDES_PX[number % len(FRAME_SIDES_PX)]
-        yield make_example(replace(recipe, seed=JUDGE_SEED, side_px=side, largest_reduction=2.2), number)
+        side, sparse = FRAME_SIDES_PX[number % 2], SPARSE if number % 4 == 3 else recipe.sparse
+        yield make_example(replace(recipe, seed=JUDGE_SEED, side_px=side, largest_reduction=2.2, sparse=sparse), number)
 
 
 def gather(network: Network, recipe: Recipe, frames: int) -> Cases:
@@ -77,11 +80,11 @@ def _perceptron() -> nn.Sequential:
     sizes = (len(FEATURES), *HIDDEN)
     layers: list[nn.Module] = []
     for inputs, outputs in zip(sizes, HIDDEN, strict=False):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(DROPPED)]
     return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], 1))
 
 
-def fit_judge(cases: Cases, seed: int = JUDGE_SEED, steps: int = 6000, batch: int = 4096) -> dict[str, Array32]:
+def fit_judge(cases: Cases, seed: int = JUDGE_SEED, steps: int = 3000, batch: int = 4096) -> dict[str, Array32]:
     """Fit the judge by cross-entropy, a proper score: what it says is a probability.
 
     Every frame has the same say but for the square root of its number of peaks, lest crowded frames decide alone.
@@ -97,7 +100,7 @@ def fit_judge(cases: Cases, seed: int = JUDGE_SEED, steps: int = 6000, batch: in
     share = 1.0 / np.sqrt(np.bincount(cases.frame)[cases.frame])
     draw = torch.from_numpy(np.cumsum(share / share.sum()))
     network = _perceptron()
-    optimiser = torch.optim.AdamW(network.parameters(), 4e-3, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(network.parameters(), 4e-3, weight_decay=1e-2)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         some = torch.searchsorted(draw, torch.rand(batch, dtype=torch.float64)).clamp(max=len(x) - 1)
@@ -114,4 +117,4 @@ def fit_judge(cases: Cases, seed: int = JUDGE_SEED, steps: int = 6000, batch: in
 
 def write_judge(arrays: dict[str, Array32], path: Path) -> None:
     """Save a judge."""
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)

@@ -288,12 +288,12 @@ def empty_scene(rng: np.random.Generator, shape: tuple[int, int], sigma_px: floa
     return Scene(np.empty((0, 2)), np.empty(0), np.asarray(backdrop - backdrop.min(), np.float32), sparse=True)
 
 
-def draw_kind(rng: np.random.Generator, empties: float, dense: float = 0.0) -> str:
-    """Draw "empty", "sparse" (20 %), "dense" or "crystal"."""
+def draw_kind(rng: np.random.Generator, empties: float, sparse: float = 0.2, dense: float = 0.0) -> str:
+    """Draw "empty", "sparse", "dense" or, for what is left, "crystal"."""
     kind = rng.random()
     if kind < empties:
         return "empty"
-    return "sparse" if kind < empties + 0.20 else "dense" if kind > 1.0 - dense else "crystal"
+    return "sparse" if kind < empties + sparse else "dense" if kind > 1.0 - dense else "crystal"
 
 
 def draw_scene(rng: np.random.Generator, kind: str, shape: tuple[int, int], sigma_px: float) -> Scene:

@@ -162,6 +162,15 @@ def test_roles_of_close_and_faint_columns() -> None:
     assert dont_care[3] and not dont_care[4]
 
 
+def test_of_a_pair_that_is_hardly_two_either_count_is_right() -> None:
+    yx = np.array([[0.0, 0.0], [0.0, 2.45], [0.0, 12.0], [0.0, 14.7]])
+    places, swallowed, vague = resolved(yx, np.array([100.0, 80.0, 100.0, 80.0]), 1.0)
+    assert swallowed.tolist() == [False, True, False, False] and vague.tolist() == [True, True, False, False]
+    target, dont_care = roles(np.full(4, 9.0), swallowed, vague, None, 2.5)
+    assert target.tolist() == [True, False, True, True] and dont_care.tolist() == [False, True, False, False]
+    assert np.array_equal(places, yx)
+
+
 def test_a_focused_probe_transfers_everything_and_a_defocused_one_reverses() -> None:
     sharp, blurred = (transfer(Aberrations(z), (256, 256), 0.0124) for z in (0.0, 10.0))
     assert sharp[0, 0].real == pytest.approx(1.0, abs=1e-5)

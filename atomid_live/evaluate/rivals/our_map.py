@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.detect.local_contrast import local_contrast
+from atomid_live.detect.look import padded
 from atomid_live.detect.normalise import prepare
 from atomid_live.detect.resample import to_canonical
 from atomid_live.detect.spacing import estimate_scale
-from atomid_live.detect.unet import padded
 from atomid_live.protocols import Network
 from atomid_live.types import Frame
 

@@ -113,7 +113,7 @@ def resolved(yx_px: FloatArray, electrons: FloatArray, sigma_px: float) -> tuple
     ndarray, shape (N, 2)
         Places where columns are seen, changed for the brightest of a merged group.
     ndarray, shape (N,), bool
-        Swallowed by a brighter neighbour: no targets of their own.
+        Swallowed by a brighter neighbour, or one of a pair of which either count is right: no targets of their own.
     ndarray, shape (N,), bool
         Merged or crowded: targets (or don't-cares) whose exact place is not defined.
     """
@@ -137,6 +137,9 @@ def resolved(yx_px: FloatArray, electrons: FloatArray, sigma_px: float) -> tuple
         brightest = members[np.argmax(electrons[members])]
         places[brightest] = np.average(yx_px[members], axis=0, weights=electrons[members])
         swallowed[members[members != brightest]] = True
+    open_ = alike & (distance >= MERGED_SIGMA * sigma_px)
+    for pair, less in zip(pairs[open_], fainter[open_], strict=True):
+        swallowed[less] |= not swallowed[pair].any()
     return places, swallowed, vague
 
 
