@@ -48,6 +48,8 @@ class Shared:
     "Processor threads; default half the cores."
     pixel_size_nm: str | None = None
     "Pixel size X[,Y] in nm, over what the file says."
+    beam_current_pa: float | None = None
+    "Probe current in pA for the dose, over what the file says."
     detector: str | None = None
     "Which detector's images to take; default HAADF."
     polarity: Literal["bright", "dark", "auto"] | None = None
@@ -78,6 +80,7 @@ class Shared:
             "detect.backend": self.backend,
             "threads": self.threads,
             "frame.pixel_size_nm": self.pixel_size_nm,
+            "frame.beam_current_pa": self.beam_current_pa,
             "frame.detector": self.detector,
             "frame.polarity": self.polarity,
             "detect.threshold": self.threshold,

@@ -17,6 +17,7 @@ class Flag(IntFlag):
     CLIPPED = 1 << 2
     CROWDED = 1 << 3
     NOT_INDEXED = 1 << 4
+    TRACK_UNSURE = 1 << 5
     # a frame
     EMPTY = 1 << 8
     UNCALIBRATED = 1 << 9
@@ -49,6 +50,7 @@ MEANING: dict[Flag, str] = {
     Flag.CLIPPED: "pixels of the column are at the detector's or file's limit",
     Flag.CROWDED: "a neighbour lies within three column widths; position may be pulled towards it",
     Flag.NOT_INDEXED: "column belongs to no lattice site (defect, adatom, other grain or false column)",
+    Flag.TRACK_UNSURE: "track_id may be that of a neighbouring column: drift of this frame is not sure",
     Flag.EMPTY: "no column was found",
     Flag.UNCALIBRATED: "no pixel size is known; every value in nm is empty",
     Flag.NO_SCALE: "neither the image nor its metadata gave a column width; detection is off or a guess",

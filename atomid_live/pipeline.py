@@ -1,7 +1,7 @@
 """One frame in, one result out: the same path for live, replay and batch; no thread, no file, no screen.
 
-`measure` is pure and may run in any order; `track` keeps the past (drift, strain reference, monitor) and must see the
-frames strictly in sequence order.
+`measure` is pure and may run in any order; `track` keeps the past (drift, strain reference, monitor, column tracks) and must
+see the frames strictly in sequence order.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from atomid_live.simulate.scenario import Scenario
 from atomid_live.strain import warm_up as warm_up_strain
 from atomid_live.strain.gpa import gpa
 from atomid_live.strain.tracker import StrainTracker
+from atomid_live.tracks import TrackTracker
 from atomid_live.types import Detections, Frame, GpaField, Lattice, Measurement, Result
 
 _WARM_UP_FRAMES = 3
-STAGES = ("detect", "lattice", "gpa", "drift", "strain")
+STAGES = ("detect", "lattice", "gpa", "drift", "strain", "tracks")
 
 
 def _rehearsal(shape: tuple[int, int]) -> Scenario:
@@ -85,6 +86,7 @@ class Pipeline:
         self._segments = SegmentKeeper(settings.drift)
         self._drift = DriftTracker(settings.drift)
         self._strain = StrainTracker(settings.strain)
+        self._tracks = TrackTracker(settings)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile and allocate everything for frames of this shape, leaving no trace in the trackers.
@@ -110,7 +112,7 @@ class Pipeline:
         return Measurement(detections, lattice, phase, MappingProxyType(watch.ms))
 
     def track(self, frame: Frame, measured: Measurement) -> Result:
-        """Put a measurement into the history: drift, strain against the reference, monitor."""
+        """Put a measurement into the history: drift, strain against the reference, monitor, column tracks."""
         parts = _Parts(measured.detections, measured.lattice, lambda: measured.gpa, lambda: None)
         return self._follow(frame, parts, Stopwatch(measured.timings_ms))
 
@@ -140,10 +142,13 @@ class Pipeline:
             if segment_reason:
                 self._drift.reset(segment)
                 self._strain.reset(segment_reason)
+                self._tracks.reset(segment_reason)
             drift = self._drift.update(frame, detections, lattice, seen)
         phase = parts.gpa()
         with watch.stage("strain"):
             strain, reading = self._strain.update(frame, detections, lattice, drift, phase)
+        with watch.stage("tracks"):
+            tracks = self._tracks.update(frame, detections, lattice, drift, reading)
         flags = _frame_flags(frame) | detections.frame_flags | lattice.flags | drift.flags | reading.flags
         if segment_reason:
             flags |= Flag.SEGMENT_START
@@ -170,5 +175,6 @@ class Pipeline:
             received_monotonic_s=frame.received_monotonic_s,
             timings_ms=MappingProxyType({name: watch.ms[name] for name in STAGES if name in watch.ms}),
             flags=int(flags),
+            tracks=tracks,
             distortion=frame.distortion,
         )

@@ -25,6 +25,9 @@ class FrameSettings(_Section):
     pixel_size_nm: tuple[float, float] | None = Field(None, description="pixel size X, Y in nm, over what the file says")
     detector: str = Field("HAADF", description="which detector's images to take")
     polarity: Literal["bright", "dark", "auto"] = Field("bright", description="columns brighter or darker than around them")
+    beam_current_pa: float | None = Field(
+        None, gt=0, le=1e6, description="probe current in pA for the dose, over what the file says"
+    )
 
     @field_validator("pixel_size_nm", mode="before")
     @classmethod
@@ -89,6 +92,12 @@ class StrainSettings(_Section):
     )
 
 
+class TrackSettings(_Section):
+    """Following single columns."""
+
+    confirm_frames: int = Field(3, ge=2, le=20, description="frames that must agree before an event is told")
+
+
 class OutputSettings(_Section):
     """Showing and saving."""
 
@@ -111,6 +120,7 @@ class Settings(_Section):
     source: SourceSettings = SourceSettings()
     drift: DriftSettings = DriftSettings()
     strain: StrainSettings = StrainSettings()
+    tracks: TrackSettings = TrackSettings()
     output: OutputSettings = OutputSettings()
     threads: int | None = Field(None, ge=1, le=256, description="processor threads; default half the cores")
 

@@ -494,6 +494,101 @@ class Reading:
     jitter: Jitter = field(default_factory=Jitter)
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to the specimen, confirmed over several frames.
+
+    Attributes
+    ----------
+    kind : str
+        "vacancy appears", "vacancy heals", "column jumps", "intensity step", "lattice-parameter step" or "grain change".
+    sequence, onset_sequence, before_sequence : int
+        Frame in which it was confirmed, first frame that shows it, and the one before that (-1 when there is none).
+    time_s : float
+        Time of the first frame that shows it.
+    track_id : int
+        The column's; -1 for what concerns the whole frame.
+    yx_px, before_yx_px, sample_yx_px : (float, float)
+        Place in the confirming frame, in the frame before it began, and with drift taken out.
+    size, size_sigma, unit : float, float, str
+        How much, its standard error, and the unit: "1" (part of the column's amplitude, or strain), "px" or "deg".
+    significance : float
+        Size in standard errors; NaN where there is no number to judge by.
+    """
+
+    kind: str
+    sequence: int
+    onset_sequence: int
+    before_sequence: int
+    time_s: float
+    track_id: int = -1
+    yx_px: tuple[float, float] = UNCALIBRATED
+    before_yx_px: tuple[float, float] = UNCALIBRATED
+    sample_yx_px: tuple[float, float] = UNCALIBRATED
+    size: float = NAN
+    size_sigma: float = NAN
+    unit: str = "1"
+    significance: float = NAN
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Electrons spent so far in the segment, how full the known sites in view are, and how fast they empty.
+
+    Attributes
+    ----------
+    dose_e_nm2, cumulative_e_nm2 : float
+        Of this frame, and summed over the segment with this frame, in electrons per square nm; NaN with `reason`.
+    known, occupied : int
+        Sites in view whose state is known, and those of them that hold a column; -1 before anything is known.
+    occupancy, occupancy_sigma : float
+        Their ratio and its binomial standard error.
+    losses, heals : int
+        Vacancies that appeared and that healed in this segment.
+    loss_per_frame, loss_per_e_nm2 : (float, float)
+        Vacancies per occupied site and frame, and per occupied site and electron per square nm, each with its standard error.
+    """
+
+    dose_e_nm2: float = NAN
+    cumulative_e_nm2: float = NAN
+    reason: str = "not measured"
+    known: int = -1
+    occupied: int = -1
+    occupancy: float = NAN
+    occupancy_sigma: float = NAN
+    losses: int = 0
+    heals: int = 0
+    loss_per_frame: tuple[float, float] = UNCALIBRATED
+    loss_per_e_nm2: tuple[float, float] = UNCALIBRATED
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tracks:
+    """Which column of a frame is which column of the frames before, and what happened to them.
+
+    Attributes
+    ----------
+    track_id : ndarray, shape (N,), int64
+        One per column of the detections; -1 where none could be given.
+    sure : bool
+        Whether the ids are to be trusted in this frame; if not, `note` says why, and nothing was learned from it.
+    note : str
+        Why ids are unsure, or begin anew.
+    """
+
+    track_id: IntArray = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+    sure: bool = True
+    note: str = ""
+    events: tuple[Event, ...] = ()
+    damage: Damage = field(default_factory=Damage)
+
+    @classmethod
+    def none_for(cls, count: int, note: str, damage: Damage, events: tuple[Event, ...] = ()) -> Tracks:
+        """Return the answer for `count` columns that cannot be told apart."""
+        return cls(np.full(count, -1, np.int64), False, note, events, damage)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurement:
     """What one frame alone tells (`Pipeline.measure`): pure, any order, any core."""
@@ -534,6 +629,7 @@ class Result:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     flags: int = 0
     distortion: ScanDistortion = field(default_factory=ScanDistortion)
+    tracks: Tracks = field(default_factory=Tracks)
 
     @property
     def corrected_yx_px(self) -> FloatArray:

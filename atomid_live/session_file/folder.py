@@ -23,6 +23,7 @@ from atomid_live.session_file.lines import Record, dumps
 from atomid_live.session_file.record import SCHEMA, frame_record, refused_record
 from atomid_live.session_file.summary import counts, summarise
 from atomid_live.session_file.tables import DRIFT_COLUMNS, STRAIN_COLUMNS, atoms_csv, drift_row, strain_row
+from atomid_live.session_file.track_tables import DAMAGE_COLUMNS, EVENT_COLUMNS, PICTURES_OF_EVENTS, damage_row, event_rows
 from atomid_live.types import Refused, Result
 
 log = logging.getLogger(__name__)
@@ -78,12 +79,17 @@ class SessionFolder:
             undo.callback(self._lock.release)
             (path / ATOMS).mkdir(exist_ok=not new)
             (path / PICTURES).mkdir(exist_ok=not new)
+            (path / PICTURES_OF_EVENTS).mkdir(exist_ok=True)
             self.journal = Journal(path, new=new)
             undo.callback(self.journal.close)
             drift = GrowingTable(path / "drift.csv", DRIFT_COLUMNS, drift_row)
             undo.callback(drift.close)
             strain = GrowingTable(path / "strain.csv", STRAIN_COLUMNS, strain_row)
-            self._tables = (drift, strain)
+            undo.callback(strain.close)
+            events = GrowingTable(path / "events.csv", EVENT_COLUMNS, event_rows)
+            undo.callback(events.close)
+            damage = GrowingTable(path / "damage.csv", DAMAGE_COLUMNS, damage_row)
+            self._tables = (drift, strain, events, damage)
             undo.pop_all()
         self._closed = False
 
@@ -173,6 +179,10 @@ class SessionFolder:
         """Return a name for an annotated frame that is not in use."""
         return free_name(self.path / PICTURES / f"{sequence:06d}.png")
 
+    def event_picture_path(self, name: str) -> Path:
+        """Return a name for the picture of an event that is not in use."""
+        return free_name(self.path / name)
+
     def _settle(self) -> None:
         try:
             self.journal.settle()
@@ -246,7 +256,7 @@ class SessionFolder:
         self._rewrite_entries()
 
     def repair_tables(self) -> dict[str, int]:
-        """Make `drift.csv` and `strain.csv` whole from the lines; returns the rows added to each."""
+        """Make the tables whole from the lines; returns the frames whose rows were added to each."""
         records = self._processed()
         return {table.path.name: table.repair(records) for table in self._tables}
 

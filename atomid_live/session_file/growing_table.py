@@ -1,4 +1,4 @@
-"""`drift.csv` and `strain.csv`: tables that grow a row per frame and can be made good from `frames.jsonl`."""
+"""Tables that grow with every frame (`drift.csv` and its like) and can be made good from `frames.jsonl`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Row = Callable[[Mapping[str, Any]], bytes]
 def agreeing_rows(data: bytes, first: bytes, expected: Mapping[int, bytes]) -> tuple[int, set[int]]:
     """Return how many leading bytes of a table agree with the lines of the session, and the frames they speak of.
 
-    A row agrees when it is, byte for byte, the one its frame's line gives; after the first that is not (torn, zeros of a
-    power cut, a frame without a line) nothing is believed. A torn header leaves no bytes.
+    The rows of a frame (one, or as many as it has events) agree when they are, byte for byte, those its line gives; after the
+    first that are not (torn, zeros of a power cut, a frame without a line) nothing is believed. A torn header leaves no bytes.
     """
     if not data.startswith(first):
         return 0, set()
@@ -24,10 +24,11 @@ def agreeing_rows(data: bytes, first: bytes, expected: Mapping[int, bytes]) -> t
     while (end := data.find(b"\n", at) + 1) > 0:
         number = data[at : data.find(b",", at, end)]
         frame = int(number) if number.isdigit() else -1
-        if frame in frames or data[at:end] != expected.get(frame):
+        rows = expected.get(frame)
+        if frame in frames or not rows or not data.startswith(rows, at):
             break
         frames.add(frame)
-        at = end
+        at += len(rows)
     return at, frames
 
 
@@ -74,7 +75,7 @@ class GrowingTable:
         self._file.cut(good)
         if not good:
             self._file.append(header(self._columns), sync=False)
-        missing = [row for number, row in expected.items() if number not in present]
+        missing = [row for number, row in expected.items() if row and number not in present]
         for row in missing:
             self._file.append(row, sync=False)
         self._file.sync()

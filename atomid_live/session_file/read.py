@@ -21,6 +21,7 @@ from atomid_live.session_file.lines import Record, parse
 from atomid_live.session_file.record import SCHEMA, merged
 from atomid_live.session_file.summary import counts
 from atomid_live.session_file.tables import DRIFT_COLUMNS, STRAIN_COLUMNS, TEXT_COLUMNS, drift_row, strain_row
+from atomid_live.session_file.track_tables import DAMAGE_COLUMNS, EVENT_COLUMNS, damage_row, event_rows
 from atomid_live.types import Detections, FrameState, StrainField
 
 Column = NDArray[Any]
@@ -79,7 +80,8 @@ def read_atoms(text: bytes) -> AtomTable:
 
 def _table(names: tuple[str, ...], row: Row, frames: Iterable[Record]) -> dict[str, Column]:
     """Return a table by columns: numbers as float64 (empty is NaN), texts as str."""
-    rows = list(csv.reader(row(frame).decode("utf-8").rstrip("\n") for frame in frames))
+    lines = (line for frame in frames for line in row(frame).decode("utf-8").splitlines())
+    rows = list(csv.reader(lines))
     out: dict[str, Column] = {}
     for place, name in enumerate(names):
         cells = [cells[place] for cells in rows]
@@ -156,6 +158,14 @@ class SessionRecord:
     def strain_table(self) -> dict[str, Column]:
         """Return `strain.csv` by columns, with revisions put in."""
         return _table(STRAIN_COLUMNS, strain_row, self.processed())
+
+    def event_table(self) -> dict[str, Column]:
+        """Return `events.csv` by columns, with revisions put in."""
+        return _table(EVENT_COLUMNS, event_rows, self.processed())
+
+    def damage_table(self) -> dict[str, Column]:
+        """Return `damage.csv` by columns, with revisions put in."""
+        return _table(DAMAGE_COLUMNS, damage_row, self.processed())
 
 
 def _frames(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:

@@ -9,6 +9,7 @@ from typing import Any
 from atomid_live import flags
 from atomid_live.calibration import is_calibrated, pair_nm, xy
 from atomid_live.session_file.lines import Record
+from atomid_live.session_file.track_tables import tracks_record
 from atomid_live.types import (
     COMPONENTS,
     DriftEstimate,
@@ -183,6 +184,7 @@ def frame_record(result: Result) -> Record:
         "lattice": _lattice(result.lattice),
         "drift": _drift(result.drift),
         "strain": _strain(result.reading, result.strain, result.pixel_size_yx_nm),
+        "tracks": tracks_record(result.tracks),
         "meta": _meta(result.meta),
         "timings_ms": dict(result.timings_ms),
     }

@@ -15,6 +15,7 @@ from atomid_live.session_file.durable import FolderLock, retire, sync_folder
 from atomid_live.session_file.folder import ATOMS, PICTURES, SessionFolder
 from atomid_live.session_file.lines import Record
 from atomid_live.session_file.record import SCHEMA
+from atomid_live.session_file.track_tables import PICTURES_OF_EVENTS
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def _unfinished_segment_entries(entries: Record, frames: list[Record]) -> None:
 
 def _clear(folder: SessionFolder) -> list[str]:
     """Remove unfinished temporary files, and set aside atoms files that no line speaks of."""
-    for name in (".", ATOMS, PICTURES):
+    for name in (".", ATOMS, PICTURES, PICTURES_OF_EVENTS):
         for leftover in (folder.path / name).glob(".*.tmp"):
             leftover.unlink()
     named = {record["atoms"]["file"] for record in folder.journal.frames() if record.get("atoms")}

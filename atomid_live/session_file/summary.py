@@ -10,6 +10,8 @@ from typing import Any
 from atomid_live.session_file.lines import Record
 from atomid_live.types import COMPONENTS, FrameState
 
+LAST_EVENTS = 100
+
 
 def counts(frames: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Return how many frames ended in each state, and `received`, their sum."""
@@ -23,6 +25,12 @@ def _spread(values: Iterable[float | None]) -> Record:
     if not known:
         return {"frames": 0, "median": None, "min": None, "max": None}
     return {"frames": len(known), "median": statistics.median(known), "min": known[0], "max": known[-1]}
+
+
+def _events(done: list[Record]) -> Record:
+    """How many of each kind, and the last hundred in full; `frames.jsonl` and `events.csv` have them all."""
+    every = [{"sequence": f["sequence"], **e} for f in done if f.get("tracks") for e in f["tracks"]["events"]]
+    return {"counts": dict(Counter(event["kind"] for event in every)), "last": every[-LAST_EVENTS:]}
 
 
 def summarise(frames: list[Record]) -> Record:
@@ -43,6 +51,8 @@ def summarise(frames: list[Record]) -> Record:
         "strain_valid_frames": len(valid),
         "strain_mean": {name: _spread(f["strain"]["columns_method"][name]["mean"] for f in valid) for name in COMPONENTS},
         "alarms": [{"sequence": f["sequence"], "alarm": f["strain"]["alarm"]} for f in done if f["strain"]["alarm"]],
+        "events": _events(done),
+        "damage": [{"segment": n, **f["tracks"]["damage"]} for n, f in sorted(last.items()) if f.get("tracks")],
         "flags": dict(Counter(flag for frame in done for flag in frame["flags"])),
         "timings_ms": {stage: _spread(frame["timings_ms"].get(stage) for frame in done) for stage in sorted(stages)},
         "refused": dict(Counter(frame["reason"] for frame in frames if frame["state"] != FrameState.PROCESSED)),

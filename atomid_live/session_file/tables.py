@@ -5,10 +5,7 @@ Drift and strain rows are made from the recorded line alone, so that a lost row 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +13,8 @@ import numpy as np
 
 from atomid_live import flags
 from atomid_live.calibration import pair_nm, points_nm, xy, xy_columns, yx
+from atomid_live.session_file.cells import cell, csv_row, number, pair, time_cell
+from atomid_live.session_file.track_tables import id_column, id_flags
 from atomid_live.types import COMPONENTS, UNCALIBRATED, FloatArray, Result
 
 ATOM_COLUMNS = (
@@ -23,6 +22,7 @@ ATOM_COLUMNS = (
     "exx", "eyy", "exy", "rotation_mrad", "hydrostatic", "sigma_strain", "flags",
     "sigma_exx", "sigma_eyy", "sigma_exy", "x_corrected_px", "y_corrected_px",
     "exx_corrected", "eyy_corrected", "exy_corrected", "rotation_corrected_mrad",
+    "track_id",
 )  # fmt: skip
 _ATOM_DECIMALS = {
     "x_px": 4, "y_px": 4, "x_nm": 6, "y_nm": 6, "score": 4, "sigma_x_px": 4, "sigma_y_px": 4,
@@ -47,7 +47,7 @@ STRAIN_COLUMNS = (
     "jitter_x_pm", "jitter_y_pm", "jitter_rows",
 )  # fmt: skip
 
-TEXT_COLUMNS = frozenset({"reference", "alarm", "reason", "correction"})
+TEXT_COLUMNS = frozenset({"reference", "alarm", "reason", "correction", "kind", "unit", "picture", "note"})
 
 
 def header(columns: tuple[str, ...]) -> bytes:
@@ -75,14 +75,14 @@ def atoms_csv(result: Result) -> bytearray:
         "frame": result.sequence, "column_id": np.arange(count), "x_px": x_px, "y_px": y_px, "x_nm": x_nm, "y_nm": y_nm,
         "score": found.score, "sigma_x_px": sigma_x, "sigma_y_px": sigma_y, "amplitude": found.amplitude, "site": sites,
         "exx": math.nan, "eyy": math.nan, "exy": math.nan, "rotation_mrad": math.nan, "hydrostatic": math.nan,
-        "sigma_strain": math.nan, "flags": found.flags,
+        "sigma_strain": math.nan, "flags": found.flags | id_flags(result), "track_id": id_column(result),
         "sigma_exx": math.nan, "sigma_eyy": math.nan, "sigma_exy": math.nan, "exx_corrected": math.nan,
         "eyy_corrected": math.nan, "exy_corrected": math.nan, "rotation_corrected_mrad": math.nan,
     }  # fmt: skip
     columns["x_corrected_px"], columns["y_corrected_px"] = xy_columns(result.corrected_yx_px)
     if len(strain.exx) == count:
         columns |= {"exx": strain.exx, "eyy": strain.eyy, "exy": strain.exy, "rotation_mrad": strain.rotation_mrad}
-        columns |= {"hydrostatic": strain.hydrostatic, "sigma_strain": strain.sigma, "flags": found.flags | strain.flags}
+        columns |= {"hydrostatic": strain.hydrostatic, "sigma_strain": strain.sigma, "flags": columns["flags"] | strain.flags}
     for name in ("sigma_exx", "sigma_eyy", "sigma_exy"):
         if len(getattr(strain, name)) == count:
             columns[name] = getattr(strain, name)
@@ -98,46 +98,18 @@ def atoms_csv(result: Result) -> bytearray:
     return bytearray(header(ATOM_COLUMNS)) + text
 
 
-def cell(text: str) -> str:
-    """Return text that is safe in one cell: one line, no control characters, never a formula of a spreadsheet."""
-    flat = "".join(" " if unicodedata.category(c).startswith("C") else c for c in text).strip()
-    return "'" + flat if flat[:1] in ("=", "+", "-", "@") else flat
-
-
-def _number(value: float | None, decimals: int) -> str:
-    if value is None or not math.isfinite(value):
-        return ""
-    return f"{value:.{decimals}f}"
-
-
-def _row(cells: list[str]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(cells)
-    return out.getvalue().encode("utf-8", "replace")
-
-
-def _time(record: Mapping[str, Any]) -> str:
-    stamp = record.get("time_ns")
-    return "" if stamp is None else f"{stamp // 1_000_000_000}.{stamp % 1_000_000_000 // 1000:06d}"
-
-
-def _pair(values: Any) -> tuple[float, float]:
-    x, y = values or (None, None)
-    return (math.nan if x is None else x), (math.nan if y is None else y)
-
-
 def drift_row(record: Mapping[str, Any]) -> bytes:
     """Return the row of `drift.csv` of a processed frame; `sigma_px` is the root mean square of the two axes."""
     drift = record["drift"]
-    step, total, sigma = (_pair(drift[name]) for name in ("step_xy_px", "total_xy_px", "sigma_xy_px"))
-    total_nm = xy(pair_nm(yx(total), _pair(record["pixel_size_yx_nm"]) if record["pixel_size_yx_nm"] else UNCALIBRATED))
-    velocity = _pair(drift["velocity_xy_nm_min"])
+    step, total, sigma = (pair(drift[name]) for name in ("step_xy_px", "total_xy_px", "sigma_xy_px"))
+    total_nm = xy(pair_nm(yx(total), pair(record["pixel_size_yx_nm"]) if record["pixel_size_yx_nm"] else UNCALIBRATED))
+    velocity = pair(drift["velocity_xy_nm_min"])
     reference = drift["reference_sequence"]
-    return _row(
+    return csv_row(
         [
-            str(record["sequence"]), _time(record), *(_number(v, 4) for v in (*step, *total)),
-            _number(math.sqrt((sigma[0] ** 2 + sigma[1] ** 2) / 2), 4), *(_number(v, 6) for v in total_nm),
-            *(_number(v, 5) for v in (*velocity, drift["sigma_velocity_nm_min"])), _number(drift["quality"], 4),
+            str(record["sequence"]), time_cell(record), *(number(v, 4) for v in (*step, *total)),
+            number(math.sqrt((sigma[0] ** 2 + sigma[1] ** 2) / 2), 4), *(number(v, 6) for v in total_nm),
+            *(number(v, 5) for v in (*velocity, drift["sigma_velocity_nm_min"])), number(drift["quality"], 4),
             "" if reference is None else str(reference), str(record["segment"]), str(flags.from_names(drift["flags"])),
         ]
     )  # fmt: skip
@@ -148,15 +120,15 @@ def _scan_cells(record: Mapping[str, Any]) -> list[str]:
     strain = record["strain"]
     corrected, jitter = strain.get("corrected", {}), strain.get("jitter", {})
     means = [
-        _number(corrected.get(name, {}).get(what), 5 if name == "rotation_mrad" else 8)
+        number(corrected.get(name, {}).get(what), 5 if name == "rotation_mrad" else 8)
         for name in COMPONENTS
         for what in ("mean", "sem")
     ]
-    rms, sigma, pm = (_pair(jitter.get(name)) for name in ("rms_xy_px", "sigma_xy_px", "rms_xy_pm"))
+    rms, sigma, pm = (pair(jitter.get(name)) for name in ("rms_xy_px", "sigma_xy_px", "rms_xy_pm"))
     return [
         *means, cell(strain.get("correction", "")),
-        _number(strain.get("drift_shear_sigma"), 8), _number(strain.get("drift_stretch_sigma"), 8),
-        *(_number(v, 4) for v in (*rms, *sigma)), *(_number(v, 3) for v in pm), _number(jitter.get("rows"), 2),
+        number(strain.get("drift_shear_sigma"), 8), number(strain.get("drift_stretch_sigma"), 8),
+        *(number(v, 4) for v in (*rms, *sigma)), *(number(v, 3) for v in pm), number(jitter.get("rows"), 2),
     ]  # fmt: skip
 
 
@@ -165,16 +137,16 @@ def strain_row(record: Mapping[str, Any]) -> bytes:
     strain = record["strain"]
     sets = (strain["columns_method"], strain["gpa"])
     means = [
-        _number(each[name][what], 5 if name == "rotation_mrad" else 8)
+        number(each[name][what], 5 if name == "rotation_mrad" else 8)
         for each in sets
         for name in COMPONENTS
         for what in _STATISTICS
     ]
-    return _row(
+    return csv_row(
         [
-            str(record["sequence"]), _time(record), str(record["columns"]), _number(record["spacing_px"], 4), *means,
-            _number(strain["drift_shear_exy"], 8), _number(strain["drift_stretch_eyy"], 8), cell(strain["reference"]),
-            _number(strain["window_nm"], 4), cell(strain["alarm"]), str(int(strain["valid"])), cell(strain["reason"]),
+            str(record["sequence"]), time_cell(record), str(record["columns"]), number(record["spacing_px"], 4), *means,
+            number(strain["drift_shear_exy"], 8), number(strain["drift_stretch_eyy"], 8), cell(strain["reference"]),
+            number(strain["window_nm"], 4), cell(strain["alarm"]), str(int(strain["valid"])), cell(strain["reason"]),
             str(record["segment"]), str(flags.from_names(strain["flags"])), *_scan_cells(record),
         ]
     )  # fmt: skip

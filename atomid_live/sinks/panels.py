@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rich.text import Text
 
 from atomid_live.sinks import verdicts
+from atomid_live.sinks.event_words import recent_events
 from atomid_live.sinks.trail import trail
 from atomid_live.sinks.verdicts import Level, Verdict
 from atomid_live.sinks.view import FramePoint, Snapshot
@@ -289,6 +290,8 @@ def message_lines(snapshot: Snapshot, script: Script, stopping: bool) -> Lines:
     newest = snapshot.newest
     if newest is not None and newest.reading.alarm:
         lines.append(Text(f"strain alarm: {script.clean(newest.reading.alarm)}", STYLES["bad"]))
+    happened = recent_events(snapshot)
+    lines += [Text(script.clean(happened), STYLES["watch"])] if happened else []
     remarks = "; ".join(script.clean(words) for words in verdicts.remarks(newest))
     lines += [Text(remarks)] if remarks else []
     return lines or [Text("nothing to remark", _LABEL)]

@@ -16,6 +16,7 @@ from atomid_live import flags
 from atomid_live.protocols import Clock
 from atomid_live.sinks import verdicts
 from atomid_live.sinks.console import still_running, stop_on_signal
+from atomid_live.sinks.event_words import event_records, event_words
 from atomid_live.sinks.view import FramePoint, Snapshot, SnapshotSource
 from atomid_live.sinks.wording import Script, duration, file_name
 from atomid_live.types import COMPONENTS, Summary
@@ -115,6 +116,7 @@ def record(point: FramePoint) -> dict[str, Any]:
         "scale_source": point.scale_source,
         "drift": _drift(point),
         "strain": _strain(point),
+        "events": event_records(point),
         "latency_ms": _number(point.latency_ms),
         "timings_ms": _numbers(dict(point.timings_ms)),
         "flags": flags.names(point.flags | point.drift.flags | point.reading.flags),
@@ -162,6 +164,8 @@ def line(point: FramePoint, script: Script) -> str:
         return f"{head}  {name}: {script.clean(point.reason)}"
     parts = [head, f"{point.columns} columns", _spacing(point, script), drift_words(point, script)]
     parts += [strain_words(point, script), f"{script.number(point.latency_ms, 0)} ms", name]
+    parts += [f"EVENT {script.clean(event_words(event))}" for event in point.events[:3]]
+    parts += [f"and {len(point.events) - 3} more events"] if len(point.events) > 3 else []
     if point.segment_reason:
         parts.insert(1, f"new segment {point.segment} ({script.clean(point.segment_reason)})")
     return "  ".join(parts)

@@ -12,6 +12,7 @@ from typing import Any
 from atomid_live.flags import Flag
 from atomid_live.session_file import SessionFolder, atoms_csv
 from atomid_live.session_file.lines import Record
+from atomid_live.sinks.event_pictures import EventPictures
 from atomid_live.sinks.pictures import PictureWriter
 from atomid_live.types import Detections, Frame, Origin, Refused, Result
 
@@ -32,7 +33,7 @@ def free_bytes(folder: Path) -> int:
 def wanted(rule: str, result: Result) -> bool:
     """Whether a frame gets a picture under the `annotate` setting: all, none, events, or every N-th."""
     if rule == "events":
-        return bool(result.flags & EVENTS) or bool(result.reading.alarm)
+        return bool(result.flags & EVENTS) or bool(result.reading.alarm) or bool(result.tracks.events)
     if rule in ("all", "none"):
         return rule == "all"
     return result.sequence % int(rule) == 0
@@ -67,6 +68,7 @@ class Recorder:
         self.folder = folder
         self._rule, self._min_free, self._disk_free = annotate, min_free_bytes, disk_free
         self._pictures = None if annotate == "none" else PictureWriter(lossless=lossless)
+        self._events = EventPictures(folder)
         self._left_out = 0
         self._low_disk, self._looked_at = "", -1e9
 
@@ -91,6 +93,7 @@ class Recorder:
         """Record a processed frame; raises `RecordingError` when its line cannot be written."""
         self._look_at_disk()
         self.folder.record(result, without_tables=self._low_disk)
+        self._events.write(frame, result, room=not self._low_disk)
         if self._pictures is None or not wanted(self._rule, result):
             return
         if self._low_disk:
@@ -115,6 +118,7 @@ class Recorder:
         self._finish_pictures()
         written = self._pictures.written if self._pictures else 0
         own = {"pictures_written": written, "pictures_skipped": self.pictures_skipped, "problem": self.problem}
+        own |= {"event_pictures_written": self._events.written, "event_pictures_skipped": self._events.skipped}
         return self.folder.finish(outcome, reason, {**own, **(numbers or {})})
 
     def close(self) -> None:
@@ -123,6 +127,7 @@ class Recorder:
         self.folder.close()
 
     def _finish_pictures(self) -> None:
+        self._events.close()
         if self._pictures:
             self._pictures.close()
 

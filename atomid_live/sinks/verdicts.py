@@ -171,4 +171,6 @@ def remarks(point: FramePoint | None) -> list[str]:
         words.append(f"strain: {point.reading.reason}")
     if point.reading.valid and not point.reading.correction.startswith("corrected for drift"):
         words.append(f"strain: {point.reading.correction}")
+    if point.track_note:
+        words.append(f"tracks: {point.track_note}")
     return words

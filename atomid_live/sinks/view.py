@@ -18,6 +18,7 @@ from atomid_live.types import (
     NAN,
     UNCALIBRATED,
     DriftEstimate,
+    Event,
     FrameState,
     Reading,
     Refused,
@@ -67,6 +68,8 @@ class FramePoint:
     latency_ms: float = NAN
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     flags: int = 0
+    events: tuple[Event, ...] = ()
+    track_note: str = ""
 
     @property
     def pixel_nm(self) -> float:
@@ -101,6 +104,8 @@ class FramePoint:
             latency_ms=latency_ms,
             timings_ms=dict(result.timings_ms),
             flags=result.flags,
+            events=result.tracks.events,
+            track_note=result.tracks.note,
         )
 
     @classmethod

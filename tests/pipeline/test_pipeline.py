@@ -41,6 +41,8 @@ def test_measuring_first_and_tracking_later_gives_the_live_answer(frames: list[F
         one, other = live.process(frame), batch.track(frame, measured[frame.sequence])
         np.testing.assert_array_equal(numbers(one), numbers(other))
         np.testing.assert_array_equal(one.strain.exx, other.strain.exx)
+        np.testing.assert_array_equal(one.tracks.track_id, other.tracks.track_id)
+        assert one.tracks.events == other.tracks.events and one.tracks.damage == other.tracks.damage
 
 
 def test_two_lanes_give_the_answer_of_one(frames: list[Frame]) -> None:
@@ -90,5 +92,5 @@ def test_warming_up_leaves_no_trace(frames: list[Frame]) -> None:
 def test_every_stage_is_timed(frames: list[Frame]) -> None:
     """By name, in ms."""
     result = Pipeline(DogDetector(), Settings()).process(frames[0])
-    assert set(result.timings_ms) == {"detect", "lattice", "gpa", "drift", "strain"}
+    assert set(result.timings_ms) == {"detect", "lattice", "gpa", "drift", "strain", "tracks"}
     assert all(value >= 0 for value in result.timings_ms.values())

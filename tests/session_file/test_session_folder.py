@@ -41,7 +41,7 @@ def test_headers_are_those_of_the_contract(folder: SessionFolder, result: Make) 
     assert (folder.path / "atoms/000000.csv").read_text().splitlines()[0] == (
         "frame,column_id,x_px,y_px,x_nm,y_nm,score,sigma_x_px,sigma_y_px,amplitude,site,"
         "exx,eyy,exy,rotation_mrad,hydrostatic,sigma_strain,flags,sigma_exx,sigma_eyy,sigma_exy,"
-        "x_corrected_px,y_corrected_px,exx_corrected,eyy_corrected,exy_corrected,rotation_corrected_mrad"
+        "x_corrected_px,y_corrected_px,exx_corrected,eyy_corrected,exy_corrected,rotation_corrected_mrad,track_id"
     )
     assert (folder.path / "drift.csv").read_text().splitlines()[0] == (
         "frame,time_s,dx_px,dy_px,total_x_px,total_y_px,sigma_px,total_x_nm,total_y_nm,"

@@ -1,0 +1,109 @@
+"""The sums over all sites of a frame, compiled: tests of place and brightness, tests of the state, means (numba, serial)."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from atomid_live.tracks.change import MOST_PUSH, SLACK
+
+CALM = 3.0
+MEMORY = 20
+
+
+@numba.njit(nogil=True, cache=True)
+def place_all(home, shift, bend, centre, low, high, margin_low, margin_high):  # type: ignore[no-untyped-def]
+    """Row numbers and places of the homes that fall into a frame, and whether they lie inside its margin."""
+    row, place, inner = np.empty(len(home), np.int64), np.empty((len(home), 2)), np.empty(len(home), np.bool_)
+    count = 0
+    for i in range(len(home)):
+        dy, dx = home[i, 0] - centre[0], home[i, 1] - centre[1]
+        y = home[i, 0] + shift[0] + bend[0, 0] * dy + bend[0, 1] * dx
+        x = home[i, 1] + shift[1] + bend[1, 0] * dy + bend[1, 1] * dx
+        if low <= y < high[0] and low <= x < high[1]:
+            row[count], place[count, 0], place[count, 1] = i, y, x
+            inner[count] = margin_low <= y <= margin_high[0] and margin_low <= x <= margin_high[1]
+            count += 1
+    return row[:count].copy(), place[:count].copy(), inner[:count].copy()
+
+
+@numba.njit(nogil=True, cache=True)
+def push_all(row, use, off, sigma, push, run, run_frames, onset, hot, sequence):  # type: ignore[no-untyped-def]
+    """Crosier's sums of place (axes 0, 1) and brightness (axis 2) after one frame; `change.pushed` is its reference.
+
+    A run begins when a sum leaves zero, and again at a deviation of three standard errors after a calm frame, which is where
+    a sudden change began.
+    """
+    for k in range(len(row)):
+        if not use[k]:
+            continue
+        i = row[k]
+        for part in range(2):
+            first, last = (0, 2) if part == 0 else (2, 3)
+            size = 0.0
+            for c in range(first, last):
+                size += (off[k, c] / sigma[k, c]) ** 2
+            size = np.sqrt(size)
+            bound = min(1.0, (MOST_PUSH + SLACK) / max(size, 1e-12))
+            length, was = 0.0, False
+            for c in range(first, last):
+                was = was or push[i, c] != 0.0
+                push[i, c] += off[k, c] / sigma[k, c] * bound
+                length += push[i, c] ** 2
+            length = np.sqrt(length)
+            keep = max(0.0, 1.0 - SLACK / max(length, 1e-12))
+            for c in range(first, last):
+                push[i, c] *= keep
+            loud = size > CALM
+            if keep > 0.0 and (not was or (loud and not hot[i, part])):
+                for c in range(first, last):
+                    run[i, c] = 0.0
+                run_frames[i, part], onset[i, part] = 0, sequence
+            hot[i, part] = loud
+            if keep > 0.0:
+                for c in range(first, last):
+                    run[i, c] += off[k, c]
+                run_frames[i, part] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def doubt_all(row, use, part, nats, vacant, held, doubt, doubt_run, doubt_onset, sequence):  # type: ignore[no-untyped-def]
+    """Evidence against the state of each site after one frame; `nats` speaks for a vacancy, `part` is relative brightness."""
+    for k in range(len(row)):
+        if not use[k]:
+            continue
+        i = row[k]
+        against = -nats[k] if vacant[i] else nats[k]
+        if against <= 0:
+            held[i] += 1
+        before = doubt[i]
+        doubt[i] = max(0.0, before + against)
+        if doubt[i] == 0.0:
+            doubt_run[i, 0] = doubt_run[i, 1] = 0.0
+            continue
+        if before == 0.0:
+            doubt_run[i, 0] = doubt_run[i, 1] = 0.0
+            doubt_onset[i] = sequence
+        doubt_run[i, 0] += part[k]
+        doubt_run[i, 1] += 1.0
+
+
+@numba.njit(nogil=True, cache=True)
+def learn_all(row, use, off, sigma, hits, home, amplitude, place_variance, amplitude_variance, established):  # type: ignore[no-untyped-def]
+    """Means and spreads of calm sites after one frame, over the last twenty or so."""
+    for k in range(len(row)):
+        if not use[k]:
+            continue
+        i = row[k]
+        calm = True
+        for c in range(3):
+            calm = calm and abs(off[k, c]) <= CALM * sigma[k, c]
+        if not calm and hits[i] >= established:
+            continue
+        n = min(hits[i] + 1, MEMORY)
+        place_variance[i] += ((off[k, 0] ** 2 + off[k, 1] ** 2) / 2 - place_variance[i]) / n
+        amplitude_variance[i] += (off[k, 2] ** 2 - amplitude_variance[i]) / n
+        home[i, 0] += off[k, 0] / n
+        home[i, 1] += off[k, 1] / n
+        amplitude[i] += off[k, 2] / n
+        hits[i] += 1

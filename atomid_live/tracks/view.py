@@ -1,0 +1,140 @@
+"""What one frame shows of the known sites: which column sits where, how far off, how bright, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomid_live.flags import Flag
+from atomid_live.tracks.kernels import place_all
+from atomid_live.tracks.link import RANGE_SPACINGS as REACH
+from atomid_live.tracks.link import Placement, link, link_far
+from atomid_live.tracks.local import Neighbourhood, spread, spread_by_brightness
+from atomid_live.tracks.photometry import forced_amplitude
+from atomid_live.tracks.sites import OCCUPIED, Sites
+from atomid_live.types import Detections, FloatArray, Frame, IntArray
+
+MARGIN_SPACINGS = 0.6
+ESTABLISHED = 5
+GAUGE_COLUMNS = 200
+POOR = int(Flag.EDGE | Flag.FIT_FAILED | Flag.CLIPPED)
+ENOUGH = 1500
+OWN_FRAMES = 6.0
+LEAST_OF_SPREAD = 0.7
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """Sites in view of one frame, a row each.
+
+    Attributes
+    ----------
+    row, column : ndarray, shape (K,), int64
+        Number in the `Sites`; column of the detections, -1 where none was found.
+    place_yx_px : ndarray, shape (K, 2)
+        Where the site should be in the frame.
+    inner : ndarray, shape (K,), bool
+        Far enough inside the frame that a column must be seen.
+    """
+
+    row: IntArray
+    column: IntArray
+    place_yx_px: FloatArray
+    inner: BoolArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Measured of the rows of a `Seen`, with what the neighbourhood does together taken out; NaN where nothing was measured.
+
+    Attributes
+    ----------
+    offset_yx_px, offset_sigma_px : ndarray, shapes (K, 2) and (K, 2)
+        Off the site's mean place, and the standard deviation of one frame.
+    amplitude, amplitude_sigma : ndarray, shape (K,)
+        Brightness in the units of the site's mean, measured on the pixels where no column was found, and its error.
+    good : ndarray, shape (K,), bool
+        A column was found and nothing is wrong with its fit.
+    """
+
+    offset_yx_px: FloatArray
+    offset_sigma_px: FloatArray
+    amplitude: FloatArray
+    amplitude_sigma: FloatArray
+    good: BoolArray
+
+
+def look(sites: Sites, placement: Placement, found: Detections, shape: tuple[int, int], spacing_px: float) -> Seen:
+    """Link the sites in view to the columns: near ones first, then sites and columns left alone up to 0.75 spacings."""
+    limit, margin = np.array(shape) - 0.5, MARGIN_SPACINGS * spacing_px
+    row, place, inner = place_all(
+        sites.home_yx_px, placement.shift_yx_px, placement.bend, placement.centre_yx_px, -0.5, limit, margin,
+        limit - 0.5 - margin,
+    )  # fmt: skip
+    column = link(place, found.yx_px, REACH * spacing_px)
+    free = np.ones(len(found), np.bool_)
+    free[column[column >= 0]] = False
+    lonely = np.flatnonzero((column < 0) & inner & (sites.state[row] == OCCUPIED) & (sites.hits[row] >= ESTABLISHED))
+    loose = np.flatnonzero(free)
+    far = link_far(np.ascontiguousarray(place[lonely]), np.ascontiguousarray(found.yx_px[loose]), spacing_px)
+    column[lonely[far >= 0]] = loose[far[far >= 0]]
+    return Seen(row, column, place, inner)
+
+
+def _shrunk(own: FloatArray, hits: IntArray, pooled: FloatArray) -> FloatArray:
+    """Variance of one frame: a site's own as far as it has frames, else that of its like; plus the error of its mean."""
+    n = np.minimum(hits, 20)
+    variance = (OWN_FRAMES * pooled**2 + n * own) / (OWN_FRAMES + n)
+    return np.asarray(np.maximum(variance, (LEAST_OF_SPREAD * pooled) ** 2) * (1 + 1 / np.maximum(n, 1)))
+
+
+def weigh(frame: Frame, found: Detections, sites: Sites, seen: Seen, spacing_px: float) -> Evidence | None:
+    """Measure the sites of a view; None where too few columns were found to know what is usual in this frame."""
+    count, flags = len(seen.row), found.flags[np.maximum(seen.column, 0)]
+    hits, mean = sites.hits[seen.row], sites.amplitude[seen.row]
+    good = (seen.column >= 0) & ((flags & POOR) == 0)
+    offset, amplitude = np.full((count, 2), np.nan), np.full(count, np.nan)
+    offset[good] = found.yx_px[seen.column[good]] - seen.place_yx_px[good]
+    amplitude[good] = found.amplitude[seen.column[good]]
+    near = good & (np.hypot(*np.nan_to_num(offset, nan=np.inf).T) < REACH * spacing_px) & (hits >= 1) & (mean > 0)
+    near &= sites.state[seen.row] == OCCUPIED
+    if near.sum() < ESTABLISHED:
+        return None
+    values = np.column_stack([offset[near], amplitude[near] / mean[near]])
+    around = Neighbourhood(seen.place_yx_px[near], values, spacing_px, frame.shape).at(seen.place_yx_px)
+    gain = np.where(around[:, 2] > 0, around[:, 2], np.nan)
+    offset -= around[:, :2]
+    lacking = (seen.column < 0) & seen.inner
+    forced, forced_sigma = _on_pixels(frame, found, seen, lacking, around[:, :2])
+    amplitude[lacking] = forced
+    amplitude /= gain
+    n = np.sqrt(1 + 1 / np.maximum(hits[near], 1))
+    some = slice(None, None, 1 + len(n) // ENOUGH)
+    usual = np.array([spread((offset[near, axis] / n)[some]) for axis in (0, 1)])
+    alike = spread_by_brightness(mean[near][some], ((amplitude[near] - mean[near]) / n)[some], mean)
+    place_variance = np.stack([_shrunk(sites.place_variance[seen.row], hits, np.full(count, u)) for u in usual], axis=1)
+    variance = _shrunk(sites.amplitude_variance[seen.row], hits, alike)
+    variance[lacking] += (forced_sigma / gain[lacking]) ** 2
+    return Evidence(offset, np.sqrt(place_variance), amplitude, np.sqrt(variance), good)
+
+
+def _on_pixels(frame: Frame, found: Detections, seen: Seen, lacking: BoolArray, wobble: FloatArray) -> tuple[FloatArray, float]:
+    """Brightness on the pixels at sites without a column, in the units of the detections, and its error.
+
+    A sample of found columns measured both ways gives the unit and the error.
+    """
+    whole = np.flatnonzero((seen.column >= 0) & seen.inner)
+    some = whole[:: max(1, len(whole) // GAUGE_COLUMNS)]
+    places = np.concatenate([(seen.place_yx_px + wobble)[lacking], found.yx_px[seen.column[some]]])
+    values = forced_amplitude(frame.pixels, places, found.column_sigma_px)
+    count = int(lacking.sum())
+    there, both = found.amplitude[seen.column[some]], values[count:]
+    usable = np.isfinite(both) & (both != 0)
+    if usable.sum() < ESTABLISHED:
+        return np.full(count, np.nan), float("nan")
+    unit = float(np.median(there[usable] / both[usable]))
+    return values[:count] * unit, spread(both[usable] * unit - there[usable])
