@@ -58,6 +58,8 @@ class Shared:
     "Least score of a column, 0 to 1; without it the detector chooses."
     min_separation: str | None = None
     "Least distance of two columns: 5px, 0.15nm or 0.5d (d = spacing)."
+    columns: Literal["all", "bright"] | None = None
+    "All visible columns, or of two kinds by height the brighter only."
     reference: str | None = None
     "Strain reference: first:N, frame, region, material:NAME or file.cif."
     out: Path | None = None
@@ -85,6 +87,7 @@ class Shared:
             "frame.polarity": self.polarity,
             "detect.threshold": self.threshold,
             "detect.min_separation": self.min_separation,
+            "detect.columns": self.columns,
             "strain.reference": self.reference,
             "output.out": self.out,
             "output.display": self.display,

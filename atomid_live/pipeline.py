@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from atomid_live.detect.bright import bright_only
 from atomid_live.drift.match import Seen
 from atomid_live.drift.segments import SegmentKeeper
 from atomid_live.drift.tracker import DriftTracker
@@ -127,6 +128,8 @@ class Pipeline:
     def _columns(self, frame: Frame, watch: Stopwatch) -> tuple[Detections, Lattice]:
         with watch.stage("detect"):
             detections = self.detector.detect(frame)
+            if self._settings.detect.columns == "bright":
+                detections = bright_only(detections)
         with watch.stage("lattice"):
             return detections, find_lattice(detections, frame.shape)
 

@@ -54,6 +54,9 @@ class DetectSettings(_Section):
     min_separation: str | None = Field(
         None, pattern=r"^\d+(\.\d+)?(px|nm|d)$", description="least distance of two columns: 5px, 0.15nm or 0.5d (d = spacing)"
     )
+    columns: Literal["all", "bright"] = Field(
+        "all", description="all visible columns, or of two kinds by height the brighter only (metal without chalcogen)"
+    )
 
 
 class SourceSettings(_Section):
