@@ -189,7 +189,7 @@ class Detections:
     yx_px : ndarray, shape (N, 2), float64
         Sub-pixel positions.
     score : ndarray, shape (N,), float64
-        0 to 1; 0.5 is the detector's own best threshold where it has one.
+        0 to 1. From the network it is the probability that a column is there; from `dog`, 0.5 is the threshold.
     sigma_yx_px : ndarray, shape (N, 2), float64
         Standard error of the position.
     amplitude : ndarray, shape (N,), float64
