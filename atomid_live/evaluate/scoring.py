@@ -71,7 +71,7 @@ def _off(predicted: FloatArray, dont_care: FloatArray, radius: float) -> FloatAr
     return np.asarray(predicted[cKDTree(dont_care).query(predicted)[0] > radius])
 
 
-def _counts(predicted: FloatArray, truth: FloatArray, dont_care: FloatArray, radius: float, sigma_px: float) -> Counts:
+def counts_at(predicted: FloatArray, truth: FloatArray, dont_care: FloatArray, radius: float, sigma_px: float) -> Counts:
     """Count at a radius; predictions that hit a target at that radius count before they are excused."""
     if not len(dont_care):
         return count(predicted, truth, radius)
@@ -88,7 +88,7 @@ def f1_at(yx_px: FloatArray, image: SceneImage, part: float = HALF) -> float:
     kept = [eligible(yx, (cols, rows), 0.5 * d, image.masks) for yx in (yx_px, image.truth.yx_px)]
     wanted = image.truth.yx_px[image.truth.target & kept[1]]
     dont_care = image.truth.yx_px[image.truth.dont_care]
-    return _counts(yx_px[kept[0]], wanted, dont_care, part * d, image.sigma_px).f1
+    return counts_at(yx_px[kept[0]], wanted, dont_care, part * d, image.sigma_px).f1
 
 
 def calibration_error(score: FloatArray, right: Bools) -> float:
@@ -187,9 +187,9 @@ def score_image(image: SceneImage, answer: Answer, with_chance: bool = False) ->
         if not len(dont_care):
             told |= {"false_per_mpx": false_per_mpx(len(said.yx_px), area), "area_mpx": area / 1e6}
         return told
-    half = _counts(said.yx_px, wanted, dont_care, HALF * d, image.sigma_px)
-    quarter = _counts(said.yx_px, wanted, dont_care, QUARTER * d, image.sigma_px)
-    curve = [_counts(said.yx_px, wanted, dont_care, part * d, image.sigma_px).f1 for part in RADII]
+    half = counts_at(said.yx_px, wanted, dont_care, HALF * d, image.sigma_px)
+    quarter = counts_at(said.yx_px, wanted, dont_care, QUARTER * d, image.sigma_px)
+    curve = [counts_at(said.yx_px, wanted, dont_care, part * d, image.sigma_px).f1 for part in RADII]
     hits, hit_targets = match(said.yx_px, wanted, HALF * d)
     surplus = np.ones(len(said.yx_px), np.bool_)
     surplus[hits] = False

@@ -14,6 +14,7 @@ import numpy as np
 from atomid_live.errors import UsageError
 from atomid_live.evaluate.contestants import Contestant, contestants
 from atomid_live.evaluate.metrics import match
+from atomid_live.evaluate.protocol import LabelError, label_errors
 from atomid_live.evaluate.real_frames import labelled
 from atomid_live.evaluate.rivals.entry import Rival, open_rivals
 from atomid_live.evaluate.scenes import SCENES, Scene, SceneImage, make_image, scene_named
@@ -106,6 +107,7 @@ class Outcome:
     real: tuple[Row, ...] = field(repr=False)
     absent: tuple[str, ...] = ()
     hashes: Mapping[str, int] = field(default_factory=dict)
+    labels: tuple[LabelError, ...] = ()
 
     @property
     def contestants(self) -> tuple[str, ...]:
@@ -219,7 +221,12 @@ def run_suite(plan: Plan, tell: Tell = lambda text: None) -> Outcome:
             tell(f"{perf_counter() - begun:6.0f} s  real frames")
             for image in labelled(plan.real_data):
                 referee.show(image, True, with_chance=True)
-    return Outcome(plan, tuple(each.name for each in ours), tuple(simulated), tuple(referee.rows), tuple(absent), dict(hashes))
+        labels: tuple[LabelError, ...] = ()
+        if not plan.small and not plan.scenes:
+            tell(f"{perf_counter() - begun:6.0f} s  the thesis's annotation protocol")
+            labels = tuple(label_errors())
+    names = tuple(each.name for each in ours)
+    return Outcome(plan, names, tuple(simulated), tuple(referee.rows), tuple(absent), dict(hashes), labels)
 
 
 def run_scenes(plan: Plan, tell: Tell = lambda text: None) -> list[Row]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from atomid_live.evaluate.protocol import LabelError
 from atomid_live.evaluate.statistics import Estimate, estimate, paired
 from atomid_live.evaluate.suite import Outcome, Row
 from atomid_live.evaluate.targets import TARGETS, mean_of
@@ -188,4 +189,16 @@ def real(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
                     shown(one["rmse_px"].mean, 3), shown(one["cd_px"].mean, 3), shown(one["ms"].mean, 1),
                 ))  # fmt: skip
     head = ("frames", "who", "n", "F1 at 0.5 d", "F1 at 0.25 d", "precision", "recall", "rms px per axis", "CD px", "ms")
+    return table(head, lines)
+
+
+def label_protocol(labels: Sequence[LabelError]) -> list[str]:
+    """How far labels made by the thesis's annotation protocol lie from the truth, frame by frame of one group."""
+    head = ("frame", "dose", "defocus nm", "alignment off by px", "F1 at 0.5 d", "F1 at 0.25 d", "rms px", "site bias px",
+            "CD of a perfect detector px")  # fmt: skip
+    lines = []
+    for each in labels:
+        name = f"{each.frame}{', annotated' if each.annotated else ''}"
+        told = (each.shift_error_px, each.f1, each.f1_quarter, each.rms_px, each.site_bias_px, each.cd_floor_px)
+        lines.append((name, f"{each.dose:.2f}", f"{each.defocus_nm:+.1f}", *(shown(value, 3) for value in told)))
     return table(head, lines)
