@@ -105,8 +105,8 @@ _REAL = (
 
 _LABELS = (
     "A simulated group of ten ReS2 frames of one region at varied current and defocus: aligned by cross-correlation, the best "
-    "one annotated by FindFoci (at its best parameters) and refined by a Gaussian fit per point, its labels carried to the others. "
-    "What the truth says of such labels bounds what any score against them can say of a detector."
+    "one annotated by FindFoci (at its best parameters) and refined by a Gaussian fit per point, its labels carried to the "
+    "others. What the truth says of such labels bounds what any score against them can say of a detector."
 )
 
 
