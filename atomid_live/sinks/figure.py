@@ -6,6 +6,7 @@ Artists are made once and updated in place; nothing here opens a window. matplot
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,7 @@ from atomid_live.sinks.wording import Script, duration, file_name
 from atomid_live.types import NAN, Result, Summary
 
 MAP_POINTS = 160
+_REASON_WIDTH, _REASON_LINES = 42, 6
 _STEPS_PERCENT = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 _DOT_POINTS = 115.0
 _BAR_NM = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
@@ -102,8 +104,8 @@ class Panels:
     """The four panels and their artists, on one figure."""
 
     def __init__(self, figure: Figure) -> None:
-        figure.subplots_adjust(left=0.06, right=0.96, top=0.88, bottom=0.07, hspace=0.27, wspace=0.16)
-        axes = figure.subplots(2, 2, width_ratios=(1, 1), height_ratios=(3, 2))
+        figure.subplots_adjust(left=0.06, right=0.965, top=0.88, bottom=0.075, hspace=0.27, wspace=0.13)
+        axes = figure.subplots(2, 2, width_ratios=(1, 1), height_ratios=(2, 1))
         self._frame, self._map, self._path, self._strain = axes.ravel()
         self._title = figure.suptitle("", fontsize=10, family="monospace")
         self._half_range, self._script = _STEPS_PERCENT[0], Script()
@@ -136,7 +138,7 @@ class Panels:
         bar = figure.colorbar(self._field, ax=axes, shrink=0.9)
         bar.set_label("hydrostatic strain (%)", fontsize=8)
         bar.ax.tick_params(labelsize=7)
-        self._reason = axes.text(0.5, 0.5, "", transform=axes.transAxes, ha="center", va="center", fontsize=9, wrap=True)
+        self._reason = axes.text(0.5, 0.5, "", transform=axes.transAxes, ha="center", va="center", fontsize=9)
         self._reason.set_bbox({"facecolor": "white", "alpha": 0.9, "linewidth": 0})
 
     def _make_path(self) -> None:
@@ -239,14 +241,15 @@ class Panels:
         reading = result.reading
         against = f" against {self._script.clean(result.strain.reference)}" if result.strain.reference else ""
         self._map.set_title(f"strain{against}".replace("$", r"\$"), fontsize=9)
-        self._map.set_xlabel("x (px)", fontsize=8)
+        self._map.set_xlabel("x (px); grey: no strain known", fontsize=8)
         if not (valid and reading.valid):
             self._say(f"strain not valid: {result.strain.reason or reading.reason or 'no reason given'}")
         else:
             self._say("ALARM: " + reading.alarm.split(";")[0] if reading.alarm else "")
 
     def _say(self, words: str) -> None:
-        self._reason.set_text(self._script.clean(words).replace("$", r"\$"))
+        lines = textwrap.wrap(self._script.clean(words), _REASON_WIDTH, max_lines=_REASON_LINES, placeholder=" ...")
+        self._reason.set_text("\n".join(lines).replace("$", r"\$"))
         self._reason.set_visible(bool(words))
         self._reason.set_y(0.07 if words.startswith("ALARM") else 0.5)
 
@@ -260,18 +263,26 @@ class Panels:
         self._start.set_data(x[known][:1], y[known][:1])
         self._here.set_data(x[known][-1:], y[known][-1:])
         sigma = np.array(points[-1].drift.sigma_yx_px) * scale
-        if known[-1] and np.isfinite(sigma).all():
+        sure = bool(known[-1] and np.isfinite(sigma).all())
+        self._error.set_visible(sure)
+        if sure:
             self._error.set_center((x[-1], y[-1]))
             self._error.set_width(4 * sigma[1])
             self._error.set_height(4 * sigma[0])
         drift = points[-1].drift
         speed = math.hypot(*drift.velocity_yx_nm_min)
-        told = self._script.measured(speed, drift.sigma_velocity_nm_min, "nm/min") if math.isfinite(speed) else "speed unknown"
+        told = "speed unknown"
+        if math.isfinite(speed):
+            told = self._script.measured(speed, drift.sigma_velocity_nm_min, "nm/min")
+        elif math.isfinite(math.hypot(*drift.velocity_yx_px_s)):
+            told = f"{self._script.number(60 * math.hypot(*drift.velocity_yx_px_s), 2)} px/min"
         self._path.set_title(f"drift since the segment's first frame: {told}", fontsize=9)
         self._path.set_xlabel(f"x ({unit}, to the right)", fontsize=8)
         self._path.set_ylabel(f"y ({unit}, downwards)", fontsize=8)
         if known.any():
-            _fit(self._path, x[known], y[known], least=2.0 * float(scale.mean()))
+            _fit(
+                self._path, x[known], y[known], least=max(2.0 * float(scale.mean()), 4.4 * float(sigma.max()) if sure else 0.0)
+            )
 
     def _show_history(self, points: tuple[FramePoint, ...]) -> None:
         minutes = (np.array([point.time_s for point in points]) - points[0].time_s) / 60
@@ -311,7 +322,10 @@ def _percent(points: tuple[FramePoint, ...], name: str) -> tuple[NDArray[np.floa
 
 
 def _fit(axes: Any, x: NDArray[np.float64], y: NDArray[np.float64], least: float) -> None:
-    half = 0.55 * max(float(np.ptp(x)), float(np.ptp(y)), least)
+    """Show all points and at least `least` each way, at equal scales, over the whole place that the axes have."""
+    place, (wide, high) = axes.get_position(original=True), axes.figure.get_size_inches()
+    ratio = place.width * wide / (place.height * high)
+    half = 0.58 * max(float(np.ptp(y)), least, float(np.ptp(x)) / ratio)
     middle_x, middle_y = (float(values.min() + values.max()) / 2 for values in (x, y))
-    axes.set_xlim(middle_x - half, middle_x + half)
+    axes.set_xlim(middle_x - half * ratio, middle_x + half * ratio)
     axes.set_ylim(middle_y + half, middle_y - half)
