@@ -42,6 +42,7 @@ class Flag(IntFlag):
     REFERENCE_PENDING = 1 << 26
     GPA_DISAGREES = 1 << 27
     DRIFT_EXPLAINS = 1 << 28
+    GPA_ARTEFACT = 1 << 30
 
 
 MEANING: dict[Flag, str] = {
@@ -65,11 +66,12 @@ MEANING: dict[Flag, str] = {
     Flag.DRIFT_JUMP: "step far larger than expected from the motion so far",
     Flag.DRIFT_LOST: "frame shares too little with the reference to be registered",
     Flag.CLOCK_STEP: "wall clock jumped; times before and after do not compare",
-    Flag.SEVERAL_LATTICES: "columns form more than one lattice (grains, twin, twist); strain refers to the largest",
+    Flag.SEVERAL_LATTICES: "columns form more than one lattice (grains, phases, twin, twist)",
     Flag.STRAIN_INVALID: "strain of this frame is not valid; the reason stands beside it",
     Flag.FEW_NEIGHBOURS: "too few lattice neighbours for a strain tensor",
     Flag.REFERENCE_PENDING: "the strain reference is still being collected",
     Flag.GPA_DISAGREES: "GPA and the column method differ by more than their joint error",
+    Flag.GPA_ARTEFACT: "GPA departs from the columns here: the motif changes (composition, polarity), or a phase is lost",
     Flag.DRIFT_EXPLAINS: "drift within the frame explains the apparent strain",
 }
 

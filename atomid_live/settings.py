@@ -86,13 +86,17 @@ class DriftSettings(_Section):
 class StrainSettings(_Section):
     """Measuring strain."""
 
-    reference: str = Field("first:5", description="first:N, frame, region, material:NAME or file.cif")
+    reference: str = Field(
+        "first:5", description="first:N, frame, region:x0:x1,y0:y1, material:NAME, file.cif or file.cif@110 (zone axis)"
+    )
     window_nm: float = Field(0.5, gt=0, le=50, description="Gaussian radius of the weights")
-    alarm_sigma: float = Field(5.0, gt=0, description="change, in standard errors, that raises the alarm")
     watched: Literal["corrected", "raw"] = Field(
         "corrected",
         description="strain the alarm goes by: without drift in the frame and scan distortion, or as seen",
     )
+    alarm_sigma: float = Field(5.0, gt=0, description="sum of change, in standard errors, that raises the alarm")
+    alarm_frames: int = Field(2, ge=1, le=20, description="frames in a row that must confirm a change")
+    watch_region: str | None = Field(None, description="part of the frame that the alarm watches, x0:x1,y0:y1 in pixels")
 
 
 class TrackSettings(_Section):

@@ -277,6 +277,9 @@ class Lattice:
         Root mean square distance per axis of indexed columns to the fitted lattice.
     indexed : float
         Fraction of columns with a site.
+    others : tuple of Lattice
+        Lattices of further grains or phases, largest first, each indexing its own columns of the same detections. Empty where
+        there is one, or where they lie over one another.
     """
 
     a_yx_px: tuple[float, float] = (NAN, NAN)
@@ -288,6 +291,7 @@ class Lattice:
     indexed: float = NAN
     flags: int = 0
     reason: str = ""
+    others: tuple[Lattice, ...] = ()
 
     @classmethod
     def none_for(cls, count: int, reason: str, flags: int = 0) -> Lattice:
@@ -397,6 +401,11 @@ class StrainField:
         Standard errors component by component: row jitter is in eyy and exy only. `sigma_exy` also holds for rotation in rad.
     corrected : CorrectedStrain
         The same strain without drift within the frame and calibrated scan distortion.
+    d2min_px2 : ndarray, shape (N,), float64
+        What the affine fit around a column leaves, mean square per axis in square pixels (Falk and Langer's D2min per degree of
+        freedom): the square of the position error in a good crystal, far more at a defect.
+    grain : ndarray, shape (N,), int64
+        Which grain or phase of the segment a column belongs to, from 0; -1 where none.
     """
 
     exx: FloatArray = field(default_factory=_none, repr=False)
@@ -414,6 +423,8 @@ class StrainField:
     sigma_eyy: FloatArray = field(default_factory=_none, repr=False)
     sigma_exy: FloatArray = field(default_factory=_none, repr=False)
     corrected: CorrectedStrain = field(default_factory=CorrectedStrain, repr=False)
+    d2min_px2: FloatArray = field(default_factory=_none, repr=False)
+    grain: IntArray = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
 
     @property
     def hydrostatic(self) -> FloatArray:
@@ -424,7 +435,8 @@ class StrainField:
     def none_for(cls, count: int, reason: str, reference: str = "") -> StrainField:
         """Return the answer for `count` columns when strain cannot be given."""
         nan = np.full(count, NAN)
-        return cls(nan, nan, nan, nan, nan, np.zeros(count, np.int64), reference, NAN, NAN, False, reason)
+        none, zero = np.full(count, -1, np.int64), np.zeros(count, np.int64)
+        return cls(nan, nan, nan, nan, nan, zero, reference, NAN, NAN, False, reason, d2min_px2=nan, grain=none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +446,34 @@ class Summary:
     mean: float = NAN
     std: float = NAN
     sem: float = NAN
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """GPA minus columns where both have a value, in hydrostatic strain: mean, spread about it, and correlation of the maps.
+
+    `invalid` is the fraction of columns inside GPA's area where one of the two has no value; `places` counts the others.
+    """
+
+    bias: float = NAN
+    rms: float = NAN
+    correlation: float = NAN
+    invalid: float = NAN
+    places: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GrainReading:
+    """Strain of one grain or phase of a frame.
+
+    `grain` is its number in `StrainField.grain`, the same from frame to frame; `strain` maps `COMPONENTS` to summaries.
+    """
+
+    grain: int
+    columns: int
+    strain: Mapping[str, Summary]
+    reason: str = ""
+    alarm: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -470,6 +510,8 @@ class Reading:
     `drift_stretch_eyy` are the apparent strain that drift within the frame explains. `alarm` is "" when quiet.
     `strain_corrected` is `strain` without it and without calibrated scan distortion, `correction` says what was taken off or
     "not corrected: ..." and why. `motion` and `jitter` are what the scan did during this frame.
+    The mean is that of the straight line through the displacements of all columns of the grain, the spread that of the columns.
+    `grains` lists every grain, with the one that `strain` speaks of first; it is empty where the frame has one lattice.
     """
 
     strain: Mapping[str, Summary] = field(default_factory=dict)
@@ -492,6 +534,8 @@ class Reading:
     correction: str = "not corrected: not measured"
     motion: ScanMotion = field(default_factory=ScanMotion)
     jitter: Jitter = field(default_factory=Jitter)
+    agreement: Agreement = field(default_factory=Agreement)
+    grains: tuple[GrainReading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,12 @@ def _place(yx, cell, inverse, radius, ask, order, start, size, low_y, low_x, row
     return place, seen
 
 
-def link_columns(yx_px: FloatArray, bins: Bins, basis: Basis, spacing_px: float) -> tuple[Basis, IntArray, IntArray]:
+def link_columns(
+    yx_px: FloatArray, bins: Bins, basis: Basis, spacing_px: float, tight: bool = False
+) -> tuple[Basis, IntArray, IntArray]:
     """Join columns along a, b and a + b; the basis is refined from pairs joined with a first guess of it.
+
+    Tight, half the usual departure from the basis ends a join, so that a grain turned by some degrees is not walked into.
 
     Returns
     -------
@@ -124,7 +128,7 @@ def link_columns(yx_px: FloatArray, bins: Bins, basis: Basis, spacing_px: float)
     where = (bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols)
     for stride in (-(-len(yx_px) // REFINING), 1):
         a, b = basis.a_yx_px, basis.b_yx_px
-        tolerance = min(TOLERANCE_OF_A * float(np.hypot(*a)), TOLERANCE_OF_SPACING * spacing_px)
+        tolerance = min(TOLERANCE_OF_A * float(np.hypot(*a)), TOLERANCE_OF_SPACING * spacing_px) / (2 if tight else 1)
         ahead, back = _link(yx_px, np.array([a, b, a + b]), tolerance, *where, stride)
         mean = []
         for v, guess in enumerate((a, b)):

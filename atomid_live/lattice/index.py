@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from atomid_live.flags import Flag
 from atomid_live.lattice.basis import Basis, find_basis
+from atomid_live.lattice.grains import GRAIN_COLUMNS, Indexed, find_grains, lies_over
 from atomid_live.lattice.graph import link_columns, place_near, walk
 from atomid_live.lattice.grid import Bins, nearest_distance, sort_into_bins
 from atomid_live.lattice.sites import MAX_TABLE, fit_lattice
@@ -23,7 +24,9 @@ SAME_SITE_SPACINGS = 0.3
 NEAR_MEMBERS = 3
 CLASS_OF_MAIN = 0.2
 GRAIN_SHARE = 0.15
-GRAIN_COLUMNS = 30
+LEAST_LOOSE = 0.03
+LEAST_IN_GRAINS = 0.6
+LOST_AT_BOUNDARIES = 0.15
 BROKEN_SHARE = 0.002
 MOST_CLASSES = 24
 MOST_PARTS = 64
@@ -172,30 +175,11 @@ def _order_classes(site: IntArray) -> IntArray:
     return out
 
 
-def _second_grain(yx_px: FloatArray, loose: BoolArray, spacing_px: float) -> bool:
-    """Whether the columns left over form a lattice of their own."""
-    rest = yx_px[loose]
-    if len(rest) < GRAIN_COLUMNS:
-        return False
-    bins = sort_into_bins(rest, spacing_px)
-    basis = find_basis(rest, bins, spacing_px)
-    if basis is None:
-        return False
-    _, ahead, _ = link_columns(rest, bins, basis, spacing_px)
-    return bool((ahead[:2] >= 0).mean() > LEAST_INDEXED)
-
-
-def _verdict(indexed: float, several: bool, broken: float, bend: float) -> tuple[str, int]:
+def _verdict(indexed: float, broken: float, bend: float) -> tuple[str, int]:
     if bend > BENT_SPACINGS:
         return (
             f"the lattice turns or bends across the frame (columns lie {bend:.1f} spacings off a straight lattice): "
             "grains of similar orientation, or a strongly distorted scan",
-            int(Flag.SEVERAL_LATTICES),
-        )
-    if several:
-        return (
-            f"more than one lattice in the frame (grain boundary, twin or twisted layers); "
-            f"{indexed:.0%} of the columns belong to the one used",
             int(Flag.SEVERAL_LATTICES),
         )
     if broken > BROKEN_SHARE:
@@ -220,7 +204,8 @@ def find_lattice(detections: Detections, shape: tuple[int, int]) -> Lattice:
     Lattice
         Classes are numbered by size. A column that fits no node has site -1. Without two closing translations, or
         with under half of the columns on one lattice of a single grain, `found` is false and `reason` says why. `reason` is
-        also filled, with the lattice, where several grains, a dislocation or many loose columns make it doubtful.
+        also filled, with the lattice, where several grains, a dislocation or many loose columns make it doubtful. Grains that
+        lie side by side have their own lattices in `others`.
     """
     count = len(detections)
     if count < LEAST_COLUMNS:
@@ -237,26 +222,11 @@ def find_lattice(detections: Detections, shape: tuple[int, int]) -> Lattice:
     found = _index(yx, bins, basis, spacing)
     if found is None:
         return Lattice.none_for(count, "columns repeat along one line only, or the lattice is too broken to be followed")
-    if found.site.max() >= COINCIDENCE_CLASSES:
-        # two grains share a coincidence lattice of many classes, most of which live in one grain only
-        finer = find_basis(yx, bins, spacing, 0.9 * float(np.hypot(*basis.b_yx_px)))
-        grain = None if finer is None else _index(yx, bins, finer, spacing)
-        if grain is not None and _second_grain(yx, grain.site < 0, spacing):
-            found = grain
     return _finish(yx, found, shape, spacing)
 
 
-@dataclass(frozen=True, slots=True)
-class _Indexed:
-    """Site and cell per column, and the share of joins that do not close."""
-
-    site: IntArray
-    cell: IntArray
-    broken: float
-
-
-def _index(yx: FloatArray, bins: Bins, basis: Basis, spacing: float) -> _Indexed | None:
-    basis, ahead, back = link_columns(yx, bins, basis, spacing)
+def _index(yx: FloatArray, bins: Bins, basis: Basis, spacing: float, tight: bool = False) -> Indexed | None:
+    basis, ahead, back = link_columns(yx, bins, basis, spacing, tight)
     part, cell, _, broken = walk(ahead, back)
     main = part == np.bincount(part).argmax()
     if main.sum() < LEAST_COLUMNS // 2 or np.ptp(cell[main], axis=0).min() < 1:
@@ -264,33 +234,75 @@ def _index(yx: FloatArray, bins: Bins, basis: Basis, spacing: float) -> _Indexed
     place, seen = place_near(yx, bins, basis, main, cell, ~main)
     place[seen < NEAR_MEMBERS] = np.nan
     site, cell = _merge_parts(part, cell, place, basis, spacing)
-    return _Indexed(_order_classes(site), cell, broken) if site.max() >= 0 else None
+    return Indexed(_order_classes(site), cell, broken) if site.max() >= 0 else None
 
 
-def _finish(yx: FloatArray, found: _Indexed, shape: tuple[int, int], spacing: float) -> Lattice:
-    count, site, cell = len(yx), found.site, found.cell
-    loose = site < 0
+def _tight(yx: FloatArray, bins: Bins, basis: Basis, spacing: float) -> Indexed | None:
+    return _index(yx, bins, basis, spacing, tight=True)
+
+
+def _finish(yx: FloatArray, found: Indexed, shape: tuple[int, int], spacing: float) -> Lattice:
+    count, loose = len(yx), found.site < 0
+    fit = fit_lattice(yx, found.cell, found.site)
+    bend = fit.residual_px / spacing
+    doubtful = bend > BENT_SPACINGS or found.site.max() >= COINCIDENCE_CLASSES or found.broken > BROKEN_SHARE
+    if doubtful or (loose.mean() > LEAST_LOOSE and loose.sum() >= 2 * GRAIN_COLUMNS):
+        grains = find_grains(yx, spacing, _tight)
+        if _worth(yx, grains, found, spacing, doubtful):
+            return _several(yx, grains, shape, spacing)
     indexed = 1 - float(loose.mean())
-    several = loose.mean() > GRAIN_SHARE and _second_grain(yx, loose, spacing)
-    if indexed < LEAST_INDEXED and not several:
+    if indexed < LEAST_INDEXED:
         return Lattice.none_for(count, f"only {indexed:.0%} of the columns fit a common lattice")
-    fit = fit_lattice(yx, cell, site)
-    if count < FEW_COLUMNS and (indexed < FEW_INDEXED or fit.residual_px > FEW_RESIDUAL * spacing):
+    if count < FEW_COLUMNS and (indexed < FEW_INDEXED or bend > FEW_RESIDUAL):
         return Lattice.none_for(count, f"{count} columns are too few for so loose a lattice")
+    reason, flags = _verdict(indexed, found.broken, bend)
+    return replace(_as_lattice(yx, found, shape), flags=flags, reason=reason)
+
+
+def _worth(yx: FloatArray, grains: list[Indexed], found: Indexed, spacing: float, doubtful: bool) -> bool:
+    """Whether several lattices tell more than the one: they hold more columns, or as many where that one is doubtful.
+
+    A few columns between those of the first lattice are a sparse species of it, or chance.
+    """
+    if len(grains) < 2:
+        return False
+    held = sum(grain.count for grain in grains)
+    if (
+        held < LEAST_IN_GRAINS * len(yx)
+        or held < found.count + (0 if doubtful else 1) - LOST_AT_BOUNDARIES * len(yx) * doubtful
+    ):
+        return False
+    small = grains[1].count < GRAIN_SHARE * len(yx)
+    return not (small and lies_over(yx, grains[1].site >= 0, grains[0].site >= 0, spacing))
+
+
+def _several(yx: FloatArray, grains: list[Indexed], shape: tuple[int, int], spacing: float) -> Lattice:
+    main, share = _as_lattice(yx, grains[0], shape), grains[0].count / len(yx)
+    if any(lies_over(yx, grain.site >= 0, grains[0].site >= 0, spacing) for grain in grains[1:]):
+        words = f"lattices lie over one another (twisted or stacked layers); {share:.0%} of the columns belong to the first"
+        return replace(main, flags=int(Flag.SEVERAL_LATTICES), reason=words)
+    words = (
+        f"{len(grains)} lattices in the frame (grains, twins or phases), each with a strain of its own; "
+        f"{share:.0%} of the columns belong to the largest"
+    )
+    others = tuple(_as_lattice(yx, grain, shape) for grain in grains[1:])
+    return replace(main, flags=int(Flag.SEVERAL_LATTICES), reason=words, others=others)
+
+
+def _as_lattice(yx: FloatArray, found: Indexed, shape: tuple[int, int]) -> Lattice:
+    """Cells counted from a node near the frame's centre."""
+    fit = fit_lattice(yx, found.cell, found.site)
     centre = (np.array(shape) - 1) / 2
     nearest = np.rint(np.linalg.solve(fit.matrix, centre - fit.origin_yx_px[0])).astype(np.int64)
-    cell = np.where(loose[:, None], 0, cell - nearest)
+    loose = found.site < 0
     origin = fit.origin_yx_px[0] + fit.matrix @ nearest
-    reason, flags = _verdict(indexed, several, found.broken, fit.residual_px / spacing)
     a, b = fit.matrix.T
     return Lattice(
         (float(a[0]), float(a[1])),
         (float(b[0]), float(b[1])),
         (float(origin[0]), float(origin[1])),
-        cell,
-        site,
+        np.where(loose[:, None], 0, found.cell - nearest),
+        found.site,
         fit.residual_px,
-        indexed,
-        flags,
-        reason,
+        1 - float(loose.mean()),
     )

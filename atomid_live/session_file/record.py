@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from atomid_live import flags
@@ -15,6 +16,7 @@ from atomid_live.types import (
     DriftEstimate,
     FrameMeta,
     FrameState,
+    GrainReading,
     Jitter,
     Lattice,
     Origin,
@@ -116,6 +118,11 @@ def _distortion(distortion: ScanDistortion) -> Record | None:
     }
 
 
+def _grain(grain: GrainReading) -> Record:
+    told = {"grain": grain.grain, "columns": grain.columns, "reason": grain.reason, "alarm": grain.alarm}
+    return {**told, "strain": _summaries(grain.strain)}
+
+
 def _strain(reading: Reading, field: StrainField, pixel_size_yx_nm: tuple[float, float]) -> Record:
     aspect = pixel_size_yx_nm[0] / pixel_size_yx_nm[1] if is_calibrated(pixel_size_yx_nm) else 1.0
     return {
@@ -137,6 +144,8 @@ def _strain(reading: Reading, field: StrainField, pixel_size_yx_nm: tuple[float,
         "drift_stretch_sigma": reading.motion.sigma_per_row_yx_px[0],
         "motion": _motion(reading.motion),
         "jitter": _jitter(reading.jitter, pixel_size_yx_nm),
+        "agreement": asdict(reading.agreement),
+        "grains": [_grain(each) for each in reading.grains],
         "vacancies": reading.vacancies if reading.vacancies >= 0 else None,
         "alarm": reading.alarm,
         "flags": flags.names(reading.flags),

@@ -23,12 +23,14 @@ ATOM_COLUMNS = (
     "sigma_exx", "sigma_eyy", "sigma_exy", "x_corrected_px", "y_corrected_px",
     "exx_corrected", "eyy_corrected", "exy_corrected", "rotation_corrected_mrad",
     "track_id",
+    "d2min_px2", "grain",
 )  # fmt: skip
 _ATOM_DECIMALS = {
     "x_px": 4, "y_px": 4, "x_nm": 6, "y_nm": 6, "score": 4, "sigma_x_px": 4, "sigma_y_px": 4,
     "exx": 6, "eyy": 6, "exy": 6, "rotation_mrad": 4, "hydrostatic": 6, "sigma_strain": 6,
     "sigma_exx": 6, "sigma_eyy": 6, "sigma_exy": 6, "x_corrected_px": 4, "y_corrected_px": 4,
     "exx_corrected": 6, "eyy_corrected": 6, "exy_corrected": 6, "rotation_corrected_mrad": 4,
+    "d2min_px2": 4,
 }  # fmt: skip
 
 DRIFT_COLUMNS = (
@@ -45,9 +47,12 @@ STRAIN_COLUMNS = (
     *(f"{name}_corrected_{each}" for name in COMPONENTS for each in ("mean", "sem")), "correction",
     "drift_shear_sigma", "drift_stretch_sigma", "jitter_x_px", "jitter_y_px", "jitter_sigma_x_px", "jitter_sigma_y_px",
     "jitter_x_pm", "jitter_y_pm", "jitter_rows",
+    "gpa_bias", "gpa_rms", "gpa_correlation", "gpa_invalid", "grains",
 )  # fmt: skip
 
 TEXT_COLUMNS = frozenset({"reference", "alarm", "reason", "correction", "kind", "unit", "picture", "note"})
+
+_AGREEMENT = ("bias", "rms", "correlation", "invalid")
 
 
 def header(columns: tuple[str, ...]) -> bytes:
@@ -78,6 +83,7 @@ def atoms_csv(result: Result) -> bytearray:
         "sigma_strain": math.nan, "flags": found.flags | id_flags(result), "track_id": id_column(result),
         "sigma_exx": math.nan, "sigma_eyy": math.nan, "sigma_exy": math.nan, "exx_corrected": math.nan,
         "eyy_corrected": math.nan, "exy_corrected": math.nan, "rotation_corrected_mrad": math.nan,
+        "d2min_px2": math.nan, "grain": -1,
     }  # fmt: skip
     columns["x_corrected_px"], columns["y_corrected_px"] = xy_columns(result.corrected_yx_px)
     if len(strain.exx) == count:
@@ -90,6 +96,8 @@ def atoms_csv(result: Result) -> bytearray:
     if len(free.exx) == count:
         columns |= {"exx_corrected": free.exx, "eyy_corrected": free.eyy, "exy_corrected": free.exy}
         columns["rotation_corrected_mrad"] = free.rotation_mrad
+    if len(strain.d2min_px2) == count and len(strain.grain) == count:
+        columns |= {"d2min_px2": strain.d2min_px2, "grain": strain.grain}
     table = np.empty((count, len(ATOM_COLUMNS)))
     for place, name in enumerate(ATOM_COLUMNS):
         table[:, place] = columns[name]
@@ -148,5 +156,7 @@ def strain_row(record: Mapping[str, Any]) -> bytes:
             number(strain["drift_shear_exy"], 8), number(strain["drift_stretch_eyy"], 8), cell(strain["reference"]),
             number(strain["window_nm"], 4), cell(strain["alarm"]), str(int(strain["valid"])), cell(strain["reason"]),
             str(record["segment"]), str(flags.from_names(strain["flags"])), *_scan_cells(record),
+            *(number(strain.get("agreement", {}).get(name), 8 if name in ("bias", "rms") else 4) for name in _AGREEMENT),
+            str(len(strain.get("grains", ())) or 1),
         ]
     )  # fmt: skip

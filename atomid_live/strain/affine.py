@@ -125,40 +125,6 @@ def fit_columns(at, own, site, todo, uy, ux, run, offset, diff, weight, stray2, 
 
 
 @numba.njit(nogil=True, cache=True)
-def mean_weights(at, own, site, uy, ux, run, offset, diff, weight, stray2, full, part, out, sample):  # type: ignore[no-untyped-def]
-    """Coefficients (nodes, 2) with which each node's displacement along y and x enters the mean gradient along y and x."""
-    share = np.zeros((len(uy), 2))
-    fits = 0
-    for i in range(len(at)):
-        if not sample[i] or np.isnan(out[i, 0]):
-            continue
-        fits += 1
-        y0, x0 = own[i, 0], own[i, 1]
-        whole = out[i, 13] == 1.0
-        for s in range(full.shape[1]):
-            first, last = run[site[i], s], run[site[i], s + 1]
-            w0, wy, wx = full[site[i], s, 0], full[site[i], s, 1], full[site[i], s, 2]
-            if not whole:
-                for k in range(first, last):
-                    j = at[i] + offset[k]
-                    if not (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
-                        w0 -= weight[k]
-                        wy -= weight[k] * diff[k, 0]
-                        wx -= weight[k] * diff[k, 1]
-            if w0 <= 1e-6:
-                continue
-            my, mx = wy / w0, wx / w0
-            iyy, iyx, ixx = part[s] * out[i, 10], part[s] * out[i, 11], part[s] * out[i, 12]
-            for k in range(first, last):
-                j = at[i] + offset[k]
-                if whole or (uy[j] - y0) ** 2 + (ux[j] - x0) ** 2 <= stray2[k]:
-                    qy, qx = weight[k] * (diff[k, 0] - my), weight[k] * (diff[k, 1] - mx)
-                    share[j, 0] += iyy * qy + iyx * qx
-                    share[j, 1] += iyx * qy + ixx * qx
-    return share / max(fits, 1)
-
-
-@numba.njit(nogil=True, cache=True)
 def fill_between(cell, todo, first_class, low, every, out):  # type: ignore[no-untyped-def]
     """Give the columns between fitted nodes of the first class the bilinear mean of those around them."""
     ni, nj = first_class.shape

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from atomid_live.lattice.sites import LatticeFit, NodeTable
-from atomid_live.strain.affine import fill_between, fit_columns, mean_weights, place_nodes
+from atomid_live.strain.affine import fill_between, fit_columns, place_nodes
 from atomid_live.strain.template import CUT_WINDOWS, template_for
 from atomid_live.types import FloatArray, IntArray
 
 WEIGHT_RANGE = (0.05, 20.0)
 POOR_VARIANCE = 10.0
 RESIDUAL_COLUMNS = 30
-SAMPLE_WINDOWS = 1.5
 MANY_NEIGHBOURS = 450.0
 THIN_WINDOWS = 0.5
 ABSENT = 1e9
@@ -76,13 +75,9 @@ class Deformation:
     neighbours : ndarray, shape (N,)
         Columns that entered with more than 5 % of the greatest weight.
     d2min : ndarray, shape (N,)
-        Mean square of what the affine fit leaves, per axis, in square pixels.
+        Mean square of what the affine fit leaves, per axis and degree of freedom, in square pixels; NaN without freedom.
     position_sigma_px : float
         Effective standard error of one coordinate, from the residuals of the fits.
-    sem : (float, float, float)
-        Standard error of the frame's mean exx, eyy and (exy, rotation or hydrostatic), neighbours' shared columns counted.
-    mean_share : ndarray, shape (N,)
-        How much each column's displacement along y adds to the frame's mean d(uy)/dy (1/px); empty without `sem`.
     """
 
     gradient: FloatArray = field(repr=False)
@@ -90,8 +85,6 @@ class Deformation:
     neighbours: IntArray = field(repr=False)
     d2min: FloatArray = field(repr=False)
     position_sigma_px: float
-    sem: tuple[float, float, float]
-    mean_share: FloatArray = field(default_factory=lambda: np.empty(0), repr=False)
 
     @property
     def valid(self) -> np.ndarray:
@@ -154,20 +147,6 @@ def _nodes(columns: Columns, straight: FloatArray, use: np.ndarray, span: int) -
     return _Nodes(uy, ux, at, own, todo, shape)
 
 
-def _sample(columns: Columns, fit: LatticeFit, window: float) -> np.ndarray:
-    """Columns on a regular coarse grid of cells, no wider than 1.5 windows: their mean has the error of the mean over all.
-
-    The grid must be regular, or the sum over neighbours that cancels inside the crystal no longer does.
-    """
-    longest = float(np.hypot(fit.matrix[0], fit.matrix[1]).max())
-    every = int(SAMPLE_WINDOWS * window / longest)
-    if every < 1:
-        return np.ones(len(columns.site), np.bool_)
-    if every == 1:
-        return np.asarray(columns.site == 0)
-    return np.asarray((columns.site == 0) & (columns.cell % every == 0).all(axis=1))
-
-
 def _thinning(columns: Columns, fit: LatticeFit, window: float) -> int:
     """Every how many cells one column is fitted, where the window is so wide that strain cannot change between; 0 fits all."""
     neighbours = np.pi * (CUT_WINDOWS * window) ** 2 * len(fit.origin_yx_px) / fit.area_px2
@@ -183,7 +162,6 @@ def measure_deformation(
     window: float,
     reference: Reference | None = None,
     only: np.ndarray | None = None,
-    with_sem: bool = True,
     weights: ClassWeights | None = None,
 ) -> Deformation:
     """Fit the deformation gradient at every indexed column.
@@ -199,8 +177,6 @@ def measure_deformation(
         reference does not know takes no part and stays NaN.
     only : ndarray of bool, shape (N,), optional
         Columns to give a tensor to; all take part as neighbours.
-    with_sem : bool
-        Whether the error of the mean is wanted (a third of the time); NaN otherwise.
     weights : ClassWeights, optional
         What `class_weights` gave for these columns already.
 
@@ -227,7 +203,6 @@ def measure_deformation(
     out = np.empty((len(columns.yx), 14))
     todo = nodes.todo if only is None else nodes.todo & only
     every = _thinning(columns, fit, window)
-    thinned = np.empty(0, np.bool_)
     fit_some = (nodes.at, nodes.own, columns.site)
     if every:
         thinned = (columns.site == 0) & (columns.cell % every == 0).all(axis=1)
@@ -242,17 +217,10 @@ def measure_deformation(
     gradient = np.empty((len(out), 2, 2))
     gradient[:, 0, 0], gradient[:, 0, 1] = 1 + out[:, 3], out[:, 2]
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
-    d2min = out[:, 7] / (2 * np.maximum(out[:, 8], 1e-9))
-    sigma2 = _effective_variance(d2min[out[:, 8] > 1], typical)
-    sem, mean_share = (float("nan"),) * 3, np.empty(0)
-    if with_sem:
-        sample = thinned if every else _sample(columns, fit, window)
-        share = mean_weights(nodes.at, nodes.own, columns.site, nodes.uy, nodes.ux, *shape, out, sample)
-        square = sigma2 * (np.repeat(1 / part, len(share) // len(part)) @ share**2)
-        sem = (float(np.sqrt(square[1])), float(np.sqrt(square[0])), float(np.sqrt(square.sum()) / 2))
-        mean_share = np.where(nodes.todo & weights.use, share[nodes.at, 0], 0.0)
+    d2min = np.where(out[:, 8] > 1, out[:, 7] / (2 * np.maximum(out[:, 8], 1e-9)), np.nan)
+    sigma2 = _effective_variance(d2min, typical)
     sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)
-    return Deformation(gradient, sigma, out[:, 9].astype(np.int64), d2min, float(np.sqrt(sigma2)), sem, mean_share)
+    return Deformation(gradient, sigma, out[:, 9].astype(np.int64), d2min, float(np.sqrt(sigma2)))
 
 
 def _effective_variance(d2min: FloatArray, typical: float) -> float:

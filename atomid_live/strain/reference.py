@@ -1,4 +1,4 @@
-"""What strain is measured against: the first frames, the frame itself, a known material, or the cell of a CIF file.
+"""What strain is measured against: first frames, the frame itself, a region of it, a known material, or a CIF file's cell.
 
 Only the first needs memory. The reference's name stands beside every number, because a strain without it means nothing.
 """
@@ -6,14 +6,28 @@ Only the first needs memory. The reference's name stands beside every number, be
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from atomid_live.errors import SettingsError
+from atomid_live.strain.cells import MATERIALS, Cell
+from atomid_live.strain.cif import projected_cell
 from atomid_live.types import FloatArray
+
+__all__ = [
+    "MATERIALS",
+    "Box",
+    "Cell",
+    "FirstFrames",
+    "KnownCell",
+    "OwnFrame",
+    "Region",
+    "known_basis",
+    "parse_box",
+    "parse_reference",
+]
 
 AREA_RANGE = 0.2
 UNIMODULAR = [
@@ -24,62 +38,6 @@ UNIMODULAR = [
     for s in (-1, 0, 1)
     if abs(p * s - q * r) == 1
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A two-dimensional cell as seen along the beam: lengths in nm, angle in degrees."""
-
-    a_nm: float
-    b_nm: float
-    gamma_deg: float
-
-    @property
-    def matrix(self) -> FloatArray:
-        """Columns a and b in nm, rows x and y."""
-        g = np.radians(self.gamma_deg)
-        return np.array([[self.a_nm, self.b_nm * np.cos(g)], [0.0, self.b_nm * np.sin(g)]])
-
-    @property
-    def centred(self) -> Cell:
-        """The primitive cell when the centre of this one is equivalent to its corners."""
-        a, b = self.matrix.T
-        p, q = (a + b) / 2, (a - b) / 2
-        return _cell_of(p, q)
-
-
-def _cell_of(p: FloatArray, q: FloatArray) -> Cell:
-    a, b = float(np.hypot(*p)), float(np.hypot(*q))
-    return Cell(a, b, float(np.degrees(np.arccos(p @ q / (a * b)))))
-
-
-def _square(a_nm: float) -> Cell:
-    return Cell(a_nm, a_nm, 90.0)
-
-
-def _hexagonal(a_nm: float) -> Cell:
-    return Cell(a_nm, a_nm, 120.0)
-
-
-def _fcc_110(a_nm: float) -> Cell:
-    """Projection of a face-centred lattice along [110]: a rectangle a by a/sqrt(2) with a centre."""
-    return Cell(a_nm / np.sqrt(2), a_nm, 90.0).centred
-
-
-# Room-temperature bulk lattice constants in nm, rounded; along the beam [001] for layers and oxides, [110] for Si and Au.
-MATERIALS: Mapping[str, tuple[Cell, ...]] = {
-    "MoS2": (_hexagonal(0.3161),),
-    "WS2": (_hexagonal(0.3153),),
-    "MoSe2": (_hexagonal(0.3289),),
-    "WSe2": (_hexagonal(0.3282),),
-    "ReS2": (Cell(0.642, 0.651, 118.8),),
-    "graphene": (_hexagonal(0.2461),),
-    "SrTiO3": (_square(0.3905), _square(0.3905).centred),
-    "Si": (_fcc_110(0.5431),),
-    "Si-001": (_square(0.5431 / 2).centred,),
-    "Au": (_fcc_110(0.4078),),
-    "Au-001": (_square(0.4078 / 2),),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +63,37 @@ class KnownCell:
     cells: tuple[Cell, ...]
 
 
-ReferenceSpec = FirstFrames | OwnFrame | KnownCell
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of the picture in pixels, both ends included, with the text that asked for it."""
+
+    text: str
+    low_yx_px: tuple[float, float]
+    high_yx_px: tuple[float, float]
+
+    def holds(self, yx_px: FloatArray) -> np.ndarray:
+        """Which positions (N, 2) lie inside, shape (N,), bool."""
+        return np.asarray(((yx_px >= self.low_yx_px) & (yx_px <= self.high_yx_px)).all(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The straight lattice through the columns of a part of each frame, such as an unstrained substrate."""
+
+    name: str
+    box: Box
+
+
+ReferenceSpec = FirstFrames | OwnFrame | KnownCell | Region
 
 
 def parse_reference(text: str) -> ReferenceSpec:
-    """Read ``first:N``, ``frame``, ``material:NAME`` or the path of a CIF file.
+    """Read ``first:N``, ``frame``, ``region:x0:x1,y0:y1``, ``material:NAME``, ``file.cif`` or ``file.cif@110``.
 
     Raises
     ------
     SettingsError
-        Unknown form, unknown material, unreadable CIF, or ``region``, which cannot be chosen yet.
+        Unknown form, unknown material, a region without an area, unreadable CIF.
     """
     text = text.strip()
     kind, _, value = text.partition(":")
@@ -130,37 +109,27 @@ def parse_reference(text: str) -> ReferenceSpec:
             raise SettingsError(f"reference {text!r}: unknown material; known are {', '.join(MATERIALS)}, or name a CIF file")
         name = known[value.lower()]
         return KnownCell(f"material:{name}", MATERIALS[name])
-    if text.lower().endswith(".cif"):
-        cell = read_cif_cell(Path(text))
-        return KnownCell(Path(text).name, (cell, cell.centred))
+    file, _, axis = text.partition("@")
+    if file.lower().endswith(".cif"):
+        cell = projected_cell(Path(file), axis or "001")
+        return KnownCell(Path(file).name + (f"@{axis}" if axis else ""), (cell, cell.centred))
     if kind == "region":
-        raise SettingsError("reference 'region' cannot be chosen yet; use first:N, frame, material:NAME or a CIF file")
-    raise SettingsError(f"reference {text!r} is not known; use first:N, frame, material:NAME or the path of a .cif file")
+        return Region(text, parse_box(value, "reference 'region'"))
+    raise SettingsError(
+        f"reference {text!r} is not known; use first:N, frame, region:x0:x1,y0:y1, material:NAME or the path of a .cif file"
+    )
 
 
-_CIF_ITEMS = {"_cell_length_a": (0.05, 200.0), "_cell_length_b": (0.05, 200.0), "_cell_angle_gamma": (20.0, 160.0)}
+_BOX = re.compile(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?),(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)")
 
 
-def read_cif_cell(path: Path) -> Cell:
-    """Read a, b and gamma of a CIF file, the cell seen along c; errors in brackets are ignored, angstrom become nm."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise SettingsError(f"reference {path}: {error.strerror or error}; check the path") from error
-    values = []
-    for item, (low, high) in _CIF_ITEMS.items():
-        match = re.search(rf"^\s*{item}\s+['\"]?([0-9.]+)", text, re.MULTILINE | re.IGNORECASE)
-        try:
-            value = float(match.group(1)) if match else float("nan")
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise SettingsError(
-                f"reference {path}: {item} is missing or not between {low:g} and {high:g}; the CIF needs a, b and gamma of the "
-                "cell seen along c"
-            )
-        values.append(value)
-    return Cell(values[0] / 10, values[1] / 10, values[2])
+def parse_box(text: str, what: str) -> Box:
+    """Read ``x0:x1,y0:y1`` in pixels; `what` begins the message of the `SettingsError` when that fails."""
+    match = _BOX.fullmatch(text.replace(" ", ""))
+    x0, x1, y0, y1 = (float(v) for v in match.groups()) if match else (0.0, 0.0, 0.0, 0.0)
+    if not (x0 < x1 and y0 < y1):
+        raise SettingsError(f"{what} is {text!r}: give x0:x1,y0:y1 in pixels of the picture, e.g. 0:300,0:1024")
+    return Box(text, (y0, x0), (y1, x1))
 
 
 def known_basis(cells: tuple[Cell, ...], measured_nm: FloatArray) -> FloatArray | None:

@@ -1,16 +1,17 @@
-"""Strain of frame after frame against one named reference, with a verdict on each."""
+"""Strain of frame after frame against one named reference, with a verdict on each; every grain has a reference of its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from dataclasses import field as dataclass_field
 
 import numpy as np
 
 from atomid_live.flags import Flag
-from atomid_live.lattice.sites import fit_lattice, missing_sites, node_table
+from atomid_live.lattice.sites import missing_sites
 from atomid_live.settings import StrainSettings
+from atomid_live.strain.agreement import Comparison, compare
 from atomid_live.strain.correct import (
+    Correction,
     ReferenceKind,
     RowShare,
     ScanEffects,
@@ -20,21 +21,22 @@ from atomid_live.strain.correct import (
     mean_errors,
     with_row_errors,
 )
-from atomid_live.strain.field import Columns, Deformation, Reference, class_weights, measure_deformation, strain_of
-from atomid_live.strain.means import carried, mean_gradient, summaries_of
-from atomid_live.strain.monitor import Monitor, Sample
-from atomid_live.strain.nodes import NodeAverage
-from atomid_live.strain.reference import FirstFrames, KnownCell, known_basis, parse_reference
+from atomid_live.strain.field import Columns, strain_of
+from atomid_live.strain.grain import GrainMemory, GrainStrain, columns_of, same_lattice
+from atomid_live.strain.means import carried, summaries_of
+from atomid_live.strain.monitor import AlarmRule, Sample
+from atomid_live.strain.reference import FirstFrames, KnownCell, parse_box, parse_reference
 from atomid_live.strain.scan import aspect_of, drift_strain
+from atomid_live.strain.whole import Whole, column_mean_sem
 from atomid_live.strain.window import Window, window_for
 from atomid_live.types import (
     COMPONENTS,
-    NAN,
     Detections,
     DriftEstimate,
     FloatArray,
     Frame,
     GpaField,
+    GrainReading,
     Jitter,
     Lattice,
     Reading,
@@ -44,23 +46,36 @@ from atomid_live.types import (
 
 LEAST_COLUMNS = 30
 LEAST_COVERED = 0.3
-UNKNOWN_SHARE = 0.02
 GPA_SIGMAS = 5.0
 GPA_FLOOR = 1e-3
+SAME_GRAIN = 0.2
+MOST_GRAINS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """Deformation gradients against the reference with their errors, what carries the frame's own lattice to it, a remark."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """One grain of a frame: its lattice, its columns, what is remembered of it, and its strain or why there is none."""
 
-    gradient: FloatArray
-    sigma: FloatArray
-    sem: tuple[float, float, float]
-    to_reference: FloatArray
-    remark: str = ""
-    mean_share: FloatArray = dataclass_field(default_factory=lambda: np.empty(0), repr=False)
-    position_sigma_px: float = NAN
-    share: RowShare = dataclass_field(default_factory=RowShare)
+    lattice: Lattice
+    columns: Columns
+    memory: GrainMemory
+    outcome: GrainStrain | str
+    main: bool
+
+    @property
+    def size(self) -> int:
+        """Columns on its lattice."""
+        return int((self.lattice.site >= 0).sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """What belongs to one frame and is handed on."""
+
+    frame: Frame
+    detections: Detections
+    window: Window
+    gpa: GpaField
 
 
 class StrainTracker:
@@ -74,22 +89,27 @@ class StrainTracker:
     Raises
     ------
     SettingsError
-        The reference cannot be understood.
+        The reference or the region to watch cannot be understood.
     """
 
     def __init__(self, settings: StrainSettings) -> None:
         self._settings = settings
         self._spec = parse_reference(settings.reference)
+        self._rule = AlarmRule(settings.alarm_sigma, settings.alarm_frames)
+        self._box = None if settings.watch_region is None else parse_box(settings.watch_region, "strain.watch_region")
         self.reset("start")
 
     def reset(self, reason: str) -> None:
         """Forget reference and history: a new segment begins for `reason`."""
         self.reset_reason = reason
-        self._nodes = NodeAverage(self._spec.count) if isinstance(self._spec, FirstFrames) else None
-        self._monitor = Monitor(self._settings.alarm_sigma, absolute=self._nodes is not None)
-        kind: ReferenceKind = "cell" if isinstance(self._spec, KnownCell) else "frames" if self._nodes is not None else "own"
+        self._grains = [self._memory(0)]
+        first, known = isinstance(self._spec, FirstFrames), isinstance(self._spec, KnownCell)
+        kind: ReferenceKind = "cell" if known else "frames" if first else "own"
         self._scan = ScanEffects(kind)
-        self._reference_gpa: list[FloatArray] = []
+
+    def _memory(self, number: int) -> GrainMemory:
+        words = [f"grain {number}"] if number else []
+        return GrainMemory(self._spec, self._rule, number, " ".join([*words, "region"] if self._box else words))
 
     def update(
         self, frame: Frame, detections: Detections, lattice: Lattice, drift: DriftEstimate, gpa: GpaField | None = None
@@ -103,25 +123,15 @@ class StrainTracker:
         """
         motion = self._scan.see(frame, drift)
         apparent = drift_strain(motion, aspect_of(frame))
-        jitter = Jitter(reason=lattice.reason or "no lattice")
         window = window_for(frame, lattice, self._settings.window_nm)
-        gpa = gpa or GpaField()
-        vacancies = -1
-        outcome: _Outcome | str
-        flags = 0
-        if not lattice.found:
-            outcome = lattice.reason or "no lattice"
-        else:
-            columns = _columns(detections, lattice, window)
-            jitter = self._scan.see_rows(columns, window.aspect_yx, frame.shape)
-            missing = missing_sites(detections.yx_px, lattice, frame.shape, detections.spacing_px, columns.table)
-            vacancies = len(missing)
-            total = np.array(drift.total_yx_px) * np.array(window.aspect_yx)
-            if self._nodes is not None and not self._nodes.ready:
-                outcome = self._collect(columns, total, gpa)
-                flags = int(Flag.REFERENCE_PENDING)
-            else:
-                outcome = self._measure(columns, total, window)
+        seen = _Seen(frame, detections, window, gpa or GpaField())
+        parts = self._parts(seen, lattice, drift) if lattice.found else []
+        vacancies, jitter = -1, Jitter(reason=lattice.reason or "no lattice")
+        if parts:
+            jitter = self._scan.see_rows(parts[0].columns, window.aspect_yx, frame.shape)
+            tables = ((part.lattice, part.columns.table) for part in parts)
+            spacing = detections.spacing_px
+            vacancies = sum(len(missing_sites(detections.yx_px, own, frame.shape, spacing, table)) for own, table in tables)
         reading = Reading(
             drift_shear_exy=apparent.shear_exy,
             drift_stretch_eyy=apparent.stretch_eyy,
@@ -130,152 +140,160 @@ class StrainTracker:
             vacancies=vacancies,
             reference=self._spec.name,
             window_nm=window.nm,
-            flags=flags | lattice.flags | (0 if np.isfinite(window.nm) else int(Flag.UNCALIBRATED)),
+            flags=lattice.flags | (0 if np.isfinite(window.nm) else int(Flag.UNCALIBRATED)),
         )
-        if isinstance(outcome, str):
-            return self._refused(outcome, len(detections), replace(reading, correction=f"not corrected: {outcome}"), window)
-        share = self._scan.share(columns, window, outcome.mean_share, outcome.position_sigma_px)
-        return self._judged(frame, detections.yx_px, lattice, replace(outcome, share=share), gpa, reading, window)
+        if not parts:
+            return self._refused(lattice.reason or "no lattice", seen, reading, [])
+        head = next((p for p in parts if p.memory.number == 0 and p.size >= LEAST_COLUMNS), parts[0])
+        if isinstance(head.outcome, str):
+            pending = head.outcome.startswith("reference pending")
+            reading = replace(reading, flags=reading.flags | (int(Flag.REFERENCE_PENDING) if pending else 0))
+            return self._refused(head.outcome, seen, reading, parts)
+        return self._judged(seen, lattice, head, parts, reading)
 
-    def _collect(self, columns: Columns, total: FloatArray, gpa: GpaField) -> str:
-        assert self._nodes is not None
-        problem = self._nodes.add(columns, total)
-        if not problem:
-            self._scan.enter_reference()
-            self._reference_gpa.append(self._gpa_basis(columns, self._nodes.find(columns, total), gpa))
-        done = f"reference pending: {self._nodes.frames} of {self._nodes.count} frames collected"
-        return f"{done}; this one was left out ({problem})" if problem else done
+    def _parts(self, seen: _Seen, lattice: Lattice, drift: DriftEstimate) -> list[_Part]:
+        poor = (seen.detections.flags & (Flag.EDGE | Flag.FIT_FAILED)) != 0
+        total = np.array(drift.total_yx_px) * np.array(seen.window.aspect_yx)
+        free, parts = list(self._grains), list[_Part]()
+        for own in (lattice, *lattice.others):
+            columns = columns_of(seen.detections, own, seen.window, poor)
+            memory = self._remembered(columns, np.nan_to_num(total), free, seen.frame.shape)
+            if memory is None:
+                continue
+            outcome: GrainStrain | str
+            if memory.pending:
+                gpa = seen.gpa if own is lattice else None
+                outcome = memory.collect(columns, total, gpa)
+                if own is lattice and "left out" not in outcome:
+                    self._scan.enter_reference()
+                if memory.complete:
+                    memory.monitor.start(_reference_samples(memory))
+            else:
+                outcome = memory.measure(columns, total, seen.window)
+            parts.append(_Part(own, columns, memory, outcome, own is lattice))
+        return parts
 
-    def _gpa_basis(self, columns: Columns, found: Reference | str, gpa: GpaField) -> FloatArray:
-        """Basis that GPA sees in a reference frame, in the reference's choice of vectors; NaN when there is none."""
-        assert self._nodes is not None and self._nodes.fit is not None
-        if isinstance(found, str):
-            return np.full((2, 2), NAN)
-        change = np.linalg.solve(self._nodes.fit.matrix, found.fit.matrix)
-        return mean_gradient(gpa) @ _flip(columns.fit.matrix @ np.linalg.inv(change))
-
-    def _gpa_at_reference(self) -> FloatArray:
-        """Mean deformation gradient that GPA read on the reference frames against their mean lattice."""
-        if self._nodes is None or self._nodes.fit is None or not np.isfinite(self._reference_gpa).all():
-            return np.eye(2)
-        return np.asarray(np.mean(self._reference_gpa, axis=0) @ np.linalg.inv(_flip(self._nodes.fit.matrix)))
-
-    def _measure(self, columns: Columns, total: FloatArray, window: Window) -> _Outcome | str:
-        if self._nodes is not None:
-            return self._against_nodes(columns, total, window)
-        own = measure_deformation(columns, window.px)
-        to_reference = np.eye(2)
-        if isinstance(self._spec, KnownCell):
-            if not np.isfinite(window.pixel_nm):
-                return f"reference {self._spec.name} needs a pixel size and this frame has none; give --pixel-size-nm"
-            measured = _flip_rows(columns.fit.matrix) * window.pixel_nm
-            basis = known_basis(self._spec.cells, measured)
-            if basis is None:
-                return _misfit(self._spec, measured)
-            to_reference = measured @ np.linalg.inv(basis)
-        return _Outcome(
-            own.gradient @ to_reference, own.sigma, own.sem, to_reference, "", own.mean_share, own.position_sigma_px
-        )
-
-    def _against_nodes(self, columns: Columns, total: FloatArray, window: Window) -> _Outcome | str:
-        assert self._nodes is not None
-        reference = self._nodes.find(columns, total)
-        if isinstance(reference, str):
-            return reference
-        to_reference = _flip(columns.fit.matrix @ np.linalg.inv(reference.fit.matrix))
-        weights = class_weights(columns)
-        known = measure_deformation(columns, window.px, reference, weights=weights)
+    def _remembered(
+        self, columns: Columns, total: FloatArray, free: list[GrainMemory], shape: tuple[int, int]
+    ) -> GrainMemory | None:
+        """Which grain of the segment this is: the same lattice, and the nearest; a new one gets a number. None past twelve."""
         indexed = columns.site >= 0
-        lacking = indexed & ~known.valid
-        share = float(lacking.sum() / max(indexed.sum(), 1))
-        if share <= UNKNOWN_SHARE:
-            return _Outcome(known.gradient, known.sigma, known.sem, to_reference, "", known.mean_share, known.position_sigma_px)
-        fit = reference.fit
-        straight = fit.origin_yx_px[np.maximum(columns.site, 0)] + columns.cell @ fit.matrix.T
-        rest = measure_deformation(
-            columns, window.px, Reference(fit, straight), only=lacking, with_sem=share > 0.5, weights=weights
-        )
-        return _joined(known, rest, lacking, to_reference)
+        centre = columns.yx[indexed].mean(axis=0) - total
+        best, least = None, np.inf
+        for memory in free:
+            if memory.place is None:
+                cost = 1.0
+            elif same_lattice(columns.fit, memory.place[0], SAME_GRAIN):
+                cost = float(np.hypot(*(centre - memory.place[1]))) / max(shape)
+            else:
+                continue
+            if cost < least:
+                best, least = memory, cost
+        if best is None and len(self._grains) == 1 and len(free) == 1:
+            # a single lattice that no longer fits its reference: the reference says so
+            best = free[0]
+        if best is None:
+            if len(self._grains) >= MOST_GRAINS:
+                return None
+            best = self._memory(len(self._grains))
+            self._grains.append(best)
+        else:
+            free.remove(best)
+        if best.place is None or same_lattice(columns.fit, best.place[0], SAME_GRAIN):
+            best.place = (columns.fit.matrix, centre)
+        return best
 
-    def _refused(self, reason: str, count: int, reading: Reading, window: Window) -> tuple[StrainField, Reading]:
-        field = replace(StrainField.none_for(count, reason, self._spec.name), window_nm=window.nm, window_px=window.px)
+    def _refused(self, reason: str, seen: _Seen, reading: Reading, parts: list[_Part]) -> tuple[StrainField, Reading]:
+        field = StrainField.none_for(len(seen.detections), reason, self._spec.name)
+        field = replace(field, window_nm=seen.window.nm, window_px=seen.window.px)
         pending = reading.flags & Flag.REFERENCE_PENDING
-        return field, self._watched(
-            replace(reading, reason=reason, flags=reading.flags | (0 if pending else int(Flag.STRAIN_INVALID)))
-        )
+        flags = reading.flags | (0 if pending else int(Flag.STRAIN_INVALID))
+        return field, self._watched(replace(reading, reason=reason, flags=flags, correction=f"not corrected: {reason}"), parts)
 
     def _judged(
-        self,
-        frame: Frame,
-        yx_px: FloatArray,
-        lattice: Lattice,
-        outcome: _Outcome,
-        gpa: GpaField,
-        reading: Reading,
-        window: Window,
+        self, seen: _Seen, lattice: Lattice, head: _Part, parts: list[_Part], reading: Reading
     ) -> tuple[StrainField, Reading]:
-        exx, eyy, exy, rotation = strain_of(outcome.gradient)
-        sigma = np.where(np.isfinite(exx), outcome.sigma, np.nan)
-        lacking = ~np.isfinite(sigma)
-        column_flags = np.where(lacking, int(Flag.FEW_NEIGHBOURS), 0) | np.where(lattice.site < 0, int(Flag.NOT_INDEXED), 0)
-        valid, reason = _verdict(lattice, ~lacking, window)
-        reason = reason or outcome.remark
-        field = StrainField(
-            exx,
-            eyy,
-            exy,
-            1000 * rotation,
-            sigma,
-            column_flags.astype(np.int64),
-            self._spec.name,
-            window.nm,
-            window.px,
-            valid,
-            reason,
-        )
-        correction = self._scan.correction(frame, lattice, outcome.to_reference)
-        corrected = corrected_strain(outcome.gradient, correction, self._scan.kind, outcome.to_reference)
-        field, sems = (
-            replace(with_row_errors(field, outcome.share), corrected=corrected),
-            mean_errors(outcome.sem, outcome.share),
-        )
-        strain, freed = _summaries(field, sems), corrected_summaries(corrected, sems)
-        phase = self._gpa_summaries(gpa, outcome, float((~lacking).mean()))
-        flags = reading.flags | (0 if valid else int(Flag.STRAIN_INVALID))
-        flags |= int(Flag.GPA_DISAGREES) if phase and _disagree(_where_gpa_is(field, gpa, yx_px), outcome.sem, phase) else 0
-        if valid and not self._scan.beginning:
-            self._monitor.update(self._samples(frame, strain, freed))
-            flags |= int(Flag.DRIFT_EXPLAINS) if drift_explains(strain, freed, self._settings.alarm_sigma) else 0
+        assert not isinstance(head.outcome, str)
+        valid, reason = _verdict(head.lattice, lattice, np.isfinite(head.outcome.sigma), seen.window)
+        reason = reason or head.outcome.remark
+        correction = self._scan.correction(seen.frame, head.lattice, head.outcome.to_reference)
+        field, gradient = _merged(parts, seen, (self._spec.name, valid, reason))
+        share = self._scan.share(head.columns, seen.window, head.outcome.whole.share, head.outcome.position_sigma_px)
+        corrected = corrected_strain(gradient, correction, self._scan.kind, head.outcome.to_reference)
+        field = replace(with_row_errors(field, share), corrected=corrected)
+        strain, freed = self._means(head, head.outcome.whole, correction, share)
+        reading, field = self._beside_gpa(seen, head, share, reading, field)
+        for part in parts:
+            if isinstance(part.outcome, str) or self._scan.beginning or not (valid or part is not head):
+                continue
+            watched = self._means(part, self._watched_whole(part, seen), correction, share)
+            part.memory.monitor.update(self._samples(seen.frame, *watched))
+        explained = valid and not self._scan.beginning and drift_explains(strain, freed, self._settings.alarm_sigma)
+        flags = reading.flags | (0 if valid else int(Flag.STRAIN_INVALID)) | (int(Flag.DRIFT_EXPLAINS) if explained else 0)
         reading = replace(
             reading,
             strain=strain,
             strain_corrected=freed,
             correction=correction.text,
             motion=self._scan.motion,
-            gpa=phase,
             valid=valid,
             reason=reason,
             flags=flags,
         )
-        return field, self._watched(reading)
+        return field, self._watched(reading, [head, *(p for p in parts if p is not head)])
+
+    def _means(
+        self, part: _Part, whole: Whole, correction: Correction, share: RowShare
+    ) -> tuple[dict[str, Summary], dict[str, Summary]]:
+        """Means as seen and corrected: of the fit of all columns, with the spread of the single ones."""
+        assert not isinstance(part.outcome, str)
+        right, errors = part.outcome.to_reference, mean_errors(whole.sem, share)
+        strain = _summaries(_components(part.outcome.gradient), whole.gradient, errors)
+        known = np.isfinite(part.outcome.sigma)
+        single = corrected_strain(part.outcome.gradient[known], correction, self._scan.kind, right)
+        freed = corrected_summaries(single, errors)
+        if freed:
+            once = corrected_strain(whole.gradient[None], correction, self._scan.kind, right)
+            freed = {name: replace(each, mean=float(getattr(once, name)[0])) for name, each in freed.items()}
+        return strain, freed
+
+    def _beside_gpa(
+        self, seen: _Seen, head: _Part, share: RowShare, reading: Reading, field: StrainField
+    ) -> tuple[Reading, StrainField]:
+        """Add what GPA says of the grain it was made for, and how far it agrees."""
+        assert not isinstance(head.outcome, str)
+        if not head.main:
+            return reading, field
+        right = head.outcome.to_reference @ np.linalg.inv(head.memory.gpa_at_reference())
+        own = head.lattice.site >= 0
+        exx, eyy, exy = (np.where(own, each, np.nan) for each in (field.exx, field.eyy, field.exy))
+        both = compare(seen.detections.yx_px, (exx, eyy, exy), seen.gpa, right, _some_median(head.outcome.sigma))
+        phase = _gpa_summaries(seen.gpa, right, head.outcome, seen.window, share)
+        flags = reading.flags
+        flags |= int(Flag.GPA_DISAGREES) if phase and _disagree(both, head.outcome.column_sem, phase) else 0
+        if both.patchy:
+            flags |= int(Flag.GPA_ARTEFACT)
+            field = replace(field, flags=field.flags | np.where(both.apart, int(Flag.GPA_ARTEFACT), 0))
+        return replace(reading, gpa=phase, agreement=both.agreement, flags=flags), field
 
     def _samples(self, frame: Frame, raw: dict[str, Summary], corrected: dict[str, Summary]) -> dict[str, Sample]:
         """Samples for the monitor: the strain that the settings want watched."""
         watched = raw if self._settings.watched == "raw" else self._scan.watched(raw, corrected)
-        return {name: Sample(frame.time_s, each.mean, each.sem) for name, each in watched.items()}
+        return {n: Sample(frame.time_s, each.mean, each.sem) for n, each in watched.items() if np.isfinite(each.mean)}
 
-    def _gpa_summaries(self, gpa: GpaField, outcome: _Outcome, covered: float) -> dict[str, Summary]:
-        """GPA against the same reference; against first frames it starts from what it read on those."""
-        values = carried(gpa, outcome.to_reference @ np.linalg.inv(self._gpa_at_reference()))
-        inside = values.shape[1] / max(gpa.exx.size, 1)
-        if not inside or not np.isfinite(values[:, 0]).all():
-            return {}
-        wider = float((max(covered, inside) / inside) ** 0.75)
-        return summaries_of(values, tuple(wider * s for s in mean_errors(outcome.sem, outcome.share)))
+    def _watched_whole(self, part: _Part, seen: _Seen) -> Whole:
+        """What the alarm looks at: the grain, or its part inside the watched region."""
+        assert not isinstance(part.outcome, str)
+        if self._box is None:
+            return part.outcome.whole
+        return part.outcome.part(self._box.holds(seen.detections.yx_px))
 
-    def _watched(self, reading: Reading) -> Reading:
-        """Add the state of the monitor; an invalid frame leaves it as it was."""
-        trends = self._monitor.trends()
+    def _watched(self, reading: Reading, parts: list[_Part]) -> Reading:
+        """Add the state of the monitors; an invalid frame leaves them as they were."""
+        head = parts[0].memory if parts else self._grains[0]
+        trends = head.monitor.trends()
+        loud = [memory.monitor.alarm for memory in (head, *(m for m in self._grains if m is not head))]
+        grains = tuple(_grain_reading(part) for part in parts) if len(parts) > 1 else ()
         return replace(
             reading,
             rolling_mean={name: t.mean for name, t in trends.items()},
@@ -283,63 +301,101 @@ class StrainTracker:
             rolling_std={name: t.std for name, t in trends.items()},
             slope_per_min={name: t.slope_per_min for name, t in trends.items()},
             slope_sem_per_min={name: t.slope_sem_per_min for name, t in trends.items()},
-            alarm=self._monitor.alarm,
+            alarm="; ".join(words for words in loud if words),
+            grains=grains,
         )
 
 
-def _flip(matrix_yx: FloatArray) -> FloatArray:
-    """Swap y and x in rows and columns."""
-    return matrix_yx[::-1, ::-1]
+def _merged(parts: list[_Part], seen: _Seen, verdict: tuple[str, bool, str]) -> tuple[StrainField, FloatArray]:
+    """All grains' columns in one field, and their gradients (N, 2, 2)."""
+    count = len(seen.detections)
+    gradient, sigma, d2min = np.full((count, 2, 2), np.nan), np.full(count, np.nan), np.full(count, np.nan)
+    grain = np.full(count, -1, np.int64)
+    for part in parts:
+        own = part.lattice.site >= 0
+        grain[own] = part.memory.number
+        if isinstance(part.outcome, str):
+            continue
+        if len(parts) == 1:
+            gradient, sigma, d2min = part.outcome.gradient, part.outcome.sigma, part.outcome.d2min
+        else:
+            gradient[own], sigma[own], d2min[own] = (
+                part.outcome.gradient[own], part.outcome.sigma[own], part.outcome.d2min[own],
+            )  # fmt: skip
+    exx, eyy, exy, rotation = strain_of(gradient)
+    sigma = np.where(np.isfinite(exx), sigma, np.nan)
+    flags = np.where(np.isfinite(sigma), 0, int(Flag.FEW_NEIGHBOURS)) | np.where(grain < 0, int(Flag.NOT_INDEXED), 0)
+    name, valid, reason = verdict
+    field = StrainField(
+        exx, eyy, exy, 1000 * rotation, sigma, flags.astype(np.int64), name, seen.window.nm, seen.window.px, valid, reason,
+        d2min_px2=d2min, grain=grain,
+    )  # fmt: skip
+    return field, gradient
 
 
-def _flip_rows(matrix: FloatArray) -> FloatArray:
-    return matrix[::-1]
+def _some_median(values: FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else 0.0
 
 
-def _columns(detections: Detections, lattice: Lattice, window: Window) -> Columns:
-    """Columns in square pixels."""
-    scale = np.array(window.aspect_yx)
-    yx = detections.yx_px * scale
-    variance = ((detections.sigma_yx_px * scale) ** 2).mean(axis=1)
-    table = node_table(lattice.cell, lattice.site)
-    fit = fit_lattice(yx, lattice.cell, lattice.site)
-    spacing = float(detections.spacing_px * np.sqrt(scale.prod()))
-    poor = (detections.flags & (Flag.EDGE | Flag.FIT_FAILED)) != 0
-    return Columns(yx, variance, lattice.cell, lattice.site, table, fit, spacing, poor)
+def _components(gradient: FloatArray) -> FloatArray:
+    """Components (5, N) of gradients (N, 2, 2), in the order of `COMPONENTS`."""
+    exx, eyy, exy, rotation = strain_of(gradient)
+    return np.stack([exx, eyy, exy, 1000 * rotation, (exx + eyy) / 2])
 
 
-def _joined(known: Deformation, rest: Deformation, lacking: np.ndarray, to_reference: FloatArray) -> _Outcome:
-    """Columns the reference never saw are compared with its mean lattice; while few, the others' error stands."""
-    gradient = np.where(lacking[:, None, None], rest.gradient, known.gradient)
-    sigma = np.where(lacking, rest.sigma, known.sigma)
-    outside = float(np.isfinite(rest.sigma[lacking]).sum() / max(np.isfinite(sigma).sum(), 1))
-    sem = (
-        known.sem
-        if np.isnan(rest.sem[0])
-        else tuple(float(v) for v in np.hypot((1 - outside) * np.nan_to_num(known.sem), outside * np.array(rest.sem)))
-    )
-    remark = f"{outside:.0%} of the columns lie outside the reference area and are compared with its mean lattice"
-    errors = (float(sem[0]), float(sem[1]), float(sem[2]))
-    remark = remark if outside > 0.05 else ""
-    return _Outcome(gradient, sigma, errors, to_reference, remark, known.mean_share, known.position_sigma_px)
-
-
-def _summaries(field: StrainField, sems: tuple[float, ...]) -> dict[str, Summary]:
-    known = np.isfinite(field.exx)
-    if not known.any():
+def _summaries(tensors: FloatArray, gradient: FloatArray, errors: tuple[float, ...]) -> dict[str, Summary]:
+    """Mean from a gradient, with its errors, and spread from the components (5, N) of single columns."""
+    values = tensors[:, np.isfinite(tensors[0])]
+    if not values.shape[1]:
         return {name: Summary() for name in COMPONENTS}
-    values = np.stack([getattr(field, name)[known] for name in COMPONENTS])
-    return summaries_of(values, sems)
+    spread, mean = summaries_of(values, errors), _components(gradient[None])[:, 0]
+    return {name: replace(spread[name], mean=float(m)) for name, m in zip(COMPONENTS, mean, strict=True)}
 
 
-def _verdict(lattice: Lattice, measured: np.ndarray, window: Window) -> tuple[bool, str]:
+def _grain_reading(part: _Part) -> GrainReading:
+    if isinstance(part.outcome, str):
+        return GrainReading(part.memory.number, part.size, {}, part.outcome, part.memory.monitor.alarm)
+    errors = mean_errors(part.outcome.whole.sem, RowShare())
+    told = _summaries(_components(part.outcome.gradient), part.outcome.whole.gradient, errors)
+    return GrainReading(part.memory.number, part.size, told, part.outcome.remark, part.memory.monitor.alarm)
+
+
+def _reference_samples(memory: GrainMemory) -> dict[str, list[Sample]]:
+    """What the reference's frames read against their mean, for the monitor to know how frames scatter."""
+    rows = memory.reference_gradients()
+    values = _components(np.stack(rows)) if rows else np.empty((len(COMPONENTS), 0))
+    return {
+        name: [Sample(float(k), float(v), 0.0) for k, v in enumerate(each)]
+        for name, each in zip(COMPONENTS, values, strict=True)
+    }
+
+
+def _gpa_summaries(
+    gpa: GpaField, right: FloatArray, strain: GrainStrain, window: Window, share: RowShare
+) -> dict[str, Summary]:
+    """GPA against the same reference; against first frames it starts from what it read on those."""
+    values = carried(gpa, right)
+    if not values.shape[1] or not np.isfinite(values[:, 0]).all():
+        return {}
+    rows, cols = np.nonzero(np.isfinite(gpa.exx))
+    step = gpa.step_px * float(np.sqrt(np.prod(window.aspect_yx)))
+    sides = (float(np.ptp(rows) + 1) * step, float(np.ptp(cols) + 1) * step)
+    fit = strain.columns.fit
+    density = len(fit.origin_yx_px) / fit.area_px2
+    sem = column_mean_sem(strain.position_sigma_px, density, window.px, sides)
+    return summaries_of(values, mean_errors(sem, share))
+
+
+def _verdict(own: Lattice, lattice: Lattice, measured: np.ndarray, window: Window) -> tuple[bool, str]:
     """Whether a frame's strain may be believed, in the words of someone at the microscope."""
     size = f"{window.nm:g} nm" if np.isfinite(window.nm) else f"{window.px:.0f} px"
-    if lattice.flags & Flag.SEVERAL_LATTICES:
+    if lattice.flags & Flag.SEVERAL_LATTICES and not lattice.others:
         return False, lattice.reason
-    if measured.sum() < LEAST_COLUMNS or measured.mean() < LEAST_COVERED:
-        cell = float(np.hypot(*lattice.b_yx_px))
-        if (lattice.site >= 0).sum() >= 2 * LEAST_COLUMNS and window.px < 0.8 * cell:
+    indexed = own.site >= 0
+    if measured.sum() < LEAST_COLUMNS or measured[indexed].mean() < LEAST_COVERED:
+        cell = float(np.hypot(*own.b_yx_px))
+        if indexed.sum() >= 2 * LEAST_COLUMNS and window.px < 0.8 * cell:
             return (
                 False,
                 f"a window of {size} holds too few columns of this lattice (cell {cell:.0f} px); widen strain.window_nm",
@@ -348,30 +404,10 @@ def _verdict(lattice: Lattice, measured: np.ndarray, window: Window) -> tuple[bo
     return True, lattice.reason
 
 
-def _misfit(spec: KnownCell, measured_nm: FloatArray) -> str:
-    a, b = np.hypot(*measured_nm)
-    angle = np.degrees(np.arccos(measured_nm[:, 0] @ measured_nm[:, 1] / (a * b)))
-    cells = " or ".join(f"{c.a_nm:.4f} x {c.b_nm:.4f} nm, {c.gamma_deg:.1f} deg" for c in spec.cells)
-    return (
-        f"measured cell {a:.4f} x {b:.4f} nm, {angle:.1f} deg is not that of {spec.name} ({cells}): "
-        "check the pixel size and the material"
-    )
-
-
-def _where_gpa_is(field: StrainField, gpa: GpaField, yx_px: FloatArray) -> dict[str, float]:
-    """Mean exx, eyy, exy of the columns that lie where GPA has a value: only there can both be compared."""
-    at = np.rint(yx_px / gpa.step_px).astype(np.int64)
-    at = np.clip(at, 0, np.array(gpa.exx.shape) - 1)
-    both = np.isfinite(gpa.exx[at[:, 0], at[:, 1]]) & np.isfinite(field.exx)
-    if both.sum() < LEAST_COLUMNS:
-        return {}
-    return {name: float(getattr(field, name)[both].mean()) for name in ("exx", "eyy", "exy")}
-
-
-def _disagree(columns: dict[str, float], sem: tuple[float, float, float], phase: dict[str, Summary]) -> bool:
+def _disagree(both: Comparison, sem: tuple[float, float, float], phase: dict[str, Summary]) -> bool:
     """Whether the means of both methods differ by more than five joint errors and by more than 0.1 %."""
-    for (name, mean), own in zip(columns.items(), sem, strict=False):
+    for name, ours, theirs, own in zip(("exx", "eyy", "exy"), both.columns, both.gpa, sem, strict=True):
         joint = float(np.hypot(own, phase[name].sem))
-        if abs(phase[name].mean - mean) > max(GPA_SIGMAS * joint, GPA_FLOOR):
+        if abs(theirs - ours) > max(GPA_SIGMAS * joint, GPA_FLOOR):
             return True
     return False

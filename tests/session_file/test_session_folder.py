@@ -41,7 +41,8 @@ def test_headers_are_those_of_the_contract(folder: SessionFolder, result: Make) 
     assert (folder.path / "atoms/000000.csv").read_text().splitlines()[0] == (
         "frame,column_id,x_px,y_px,x_nm,y_nm,score,sigma_x_px,sigma_y_px,amplitude,site,"
         "exx,eyy,exy,rotation_mrad,hydrostatic,sigma_strain,flags,sigma_exx,sigma_eyy,sigma_exy,"
-        "x_corrected_px,y_corrected_px,exx_corrected,eyy_corrected,exy_corrected,rotation_corrected_mrad,track_id"
+        "x_corrected_px,y_corrected_px,exx_corrected,eyy_corrected,exy_corrected,rotation_corrected_mrad,track_id,"
+        "d2min_px2,grain"
     )
     assert (folder.path / "drift.csv").read_text().splitlines()[0] == (
         "frame,time_s,dx_px,dy_px,total_x_px,total_y_px,sigma_px,total_x_nm,total_y_nm,"
@@ -51,8 +52,10 @@ def test_headers_are_those_of_the_contract(folder: SessionFolder, result: Make) 
     assert strain.startswith("frame,time_s,columns,spacing_px,exx_mean,exx_std,exx_sem,eyy_mean,")
     assert ",hydrostatic_sem,gpa_exx_mean," in strain
     assert ",drift_shear_exy,drift_stretch_eyy,reference,window_nm,alarm,valid,reason,segment,flags,exx_corrected" in strain
-    assert strain.endswith("correction,drift_shear_sigma,drift_stretch_sigma,jitter_x_px,jitter_y_px,jitter_sigma_x_px,"
-                           "jitter_sigma_y_px,jitter_x_pm,jitter_y_pm,jitter_rows")  # fmt: skip
+    assert strain.endswith(
+        "correction,drift_shear_sigma,drift_stretch_sigma,jitter_x_px,jitter_y_px,jitter_sigma_x_px,jitter_sigma_y_px,"
+        "jitter_x_pm,jitter_y_pm,jitter_rows,gpa_bias,gpa_rms,gpa_correlation,gpa_invalid,grains"
+    )
 
 
 def test_corrected_strain_positions_and_jitter_stand_beside_the_raw_ones(folder: SessionFolder, result: Make) -> None:

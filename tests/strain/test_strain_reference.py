@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from atomid_live.errors import SettingsError
-from atomid_live.strain.reference import MATERIALS, Cell, FirstFrames, KnownCell, OwnFrame, known_basis, parse_reference
+from atomid_live.strain.cells import MATERIALS
+from atomid_live.strain.reference import FirstFrames, KnownCell, OwnFrame, Region, known_basis, parse_reference
 
-CIF = """data_test
-_cell_length_a   6.417(3)
-_cell_length_b   6.510
-_cell_length_c   6.461(1)
-_cell_angle_alpha 121.10
-_cell_angle_beta  88.38
-_cell_angle_gamma 106.47(2)
+
+def cif(a, b, c, alpha, beta, gamma, group="P 1"):
+    """The few lines that matter, in the manner of crystal databases: standard errors in brackets, quotes, odd blanks."""
+    return f"""data_test
+_cell_length_a   {a}(3)
+_cell_length_b   {b}
+_cell_length_c   {c}(1)
+_cell_angle_alpha {alpha}
+  _cell_angle_beta  {beta}
+_cell_angle_gamma {gamma}(2)
+_symmetry_space_group_name_H-M   '{group}'
 loop_
 _atom_site_label
 """
@@ -33,7 +40,8 @@ def test_names():
         ("first:0", "1 to 1000"),
         ("first:x", "number of frames"),
         ("material:unobtainium", "MoS2"),
-        ("region", "cannot be chosen yet"),
+        ("region", "give x0:x1,y0:y1"),
+        ("region:200:100,0:50", "give x0:x1,y0:y1"),
         ("yesterday", "is not known"),
         ("nowhere/x.cif", "check the path"),
     ],
@@ -43,19 +51,55 @@ def test_refusals_say_the_next_step(text, said):
         parse_reference(text)
 
 
-def test_cif_cell(tmp_path):
-    path = tmp_path / "ReS2.cif"
-    path.write_text(CIF)
-    spec = parse_reference(str(path))
-    assert spec.name == "ReS2.cif"
-    assert spec.cells[0].matrix == pytest.approx(Cell(0.6417, 0.651, 106.47).matrix)
+SEEN = [
+    # file, zone axis, shortest two vectors in nm and their angle
+    (cif(3.905, 3.905, 3.905, 90, 90, 90), "", (0.3905, 0.3905, 90.0)),
+    (cif(3.905, 3.905, 3.905, 90, 90, 90), "110", (0.3905 / np.sqrt(2), 0.3905, 90.0)),
+    (cif(5.431, 5.431, 5.431, 90, 90, 90, "F d -3 m"), "110", None),
+    (cif(5.431, 5.431, 5.431, 90, 90, 90, "F d -3 m"), "001", (0.5431 / 2, 0.5431 / 2, 90.0)),
+    (cif(2.866, 2.866, 2.866, 90, 90, 90, "I m -3 m"), "111", (0.2866 * np.sqrt(2 / 3), 0.2866 * np.sqrt(2 / 3), 120.0)),
+    (cif(3.161, 3.161, 12.295, 90, 90, 120, "P 63/m m c"), "001", (0.3161, 0.3161, 120.0)),
+    (cif(3.19, 3.19, 5.19, 90, 90, 120), "100", (0.319 * np.sqrt(3) / 2, 0.519, 90.0)),
+    # a monoclinic cell along c: a is foreshortened by the sine of beta
+    (cif(6.0, 4.0, 5.0, 90, 110, 90), "001", (0.4, 0.6 * np.sin(np.radians(110)), 90.0)),
+]
 
 
-def test_cif_without_gamma_is_refused(tmp_path):
+@pytest.mark.parametrize(("text", "axis", "seen"), SEEN)
+def test_cif_along_a_zone_axis(tmp_path, text, axis, seen):
+    path = tmp_path / "crystal.cif"
+    path.write_text(text)
+    spec = parse_reference(f"{path}@{axis}" if axis else str(path))
+    assert isinstance(spec, KnownCell) and spec.name == ("crystal.cif" + (f"@{axis}" if axis else ""))
+    cell = spec.cells[0]
+    expected = seen or (MATERIALS["Si"][0].a_nm, MATERIALS["Si"][0].b_nm, MATERIALS["Si"][0].gamma_deg)
+    assert (cell.a_nm, cell.b_nm, cell.gamma_deg) == pytest.approx(expected, abs=1e-6)
+
+
+GOOD = cif(3.1, 3.1, 12, 90, 90, 120)
+BAD = [
+    (GOOD.replace("_cell_angle_gamma", "_cell_angle_gama"), "", "_cell_angle_gamma is missing"),
+    (GOOD.replace("3.1(3)", "?"), "", "_cell_length_a is '?'"),
+    (GOOD.replace("3.1(3)", "31000"), "", "a number from"),
+    (GOOD + GOOD.replace("3.1(3)", "3.3(3)"), "", "2 different values"),
+    (cif(3, 3, 3, 60, 30, 120), "", "do not make a cell"),
+    (GOOD, "000", "three whole numbers"),
+    (GOOD, "along b", "three whole numbers"),
+]
+
+
+@pytest.mark.parametrize(("text", "axis", "said"), BAD)
+def test_bad_cif_is_refused_in_words(tmp_path, text, axis, said):
     path = tmp_path / "bad.cif"
-    path.write_text("_cell_length_a 3.1\n_cell_length_b 3.1\n")
-    with pytest.raises(SettingsError, match="_cell_angle_gamma"):
-        parse_reference(str(path))
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        parse_reference(f"{path}@{axis}" if axis else str(path))
+
+
+def test_region():
+    spec = parse_reference("region: 10:200, 0:90")
+    assert isinstance(spec, Region)
+    assert spec.box.holds(np.array([[50, 100], [95, 100], [50, 5], [0, 10]])).tolist() == [True, False, False, True]
 
 
 def test_fcc_110_is_the_centred_rectangle():
