@@ -126,7 +126,8 @@ class Prepared:
         return {"name": detector.name, **(card if isinstance(card, dict) else {})}
 
     def _info(self, source: str, detector: Detector) -> SessionInfo:
-        return SessionInfo(source, flat_values(self.settings), self.origins, self._model_card(detector))
+        named = self.settings.frame.calibration or ""
+        return SessionInfo(source, flat_values(self.settings), self.origins, self._model_card(detector), named)
 
     def _pipeline(self) -> Pipeline:
         pipeline = Pipeline(self.detector(), self.settings)

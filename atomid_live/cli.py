@@ -50,6 +50,8 @@ class Shared:
     "Pixel size X[,Y] in nm, over what the file says."
     beam_current_pa: float | None = None
     "Probe current in pA for the dose, over what the file says."
+    calibration: str | None = None
+    "Scan distortion profile: a .toml file, or MICROSCOPE/MODE in ./calibration."
     detector: str | None = None
     "Which detector's images to take; default HAADF."
     polarity: Literal["bright", "dark", "auto"] | None = None
@@ -83,6 +85,7 @@ class Shared:
             "threads": self.threads,
             "frame.pixel_size_nm": self.pixel_size_nm,
             "frame.beam_current_pa": self.beam_current_pa,
+            "frame.calibration": self.calibration,
             "frame.detector": self.detector,
             "frame.polarity": self.polarity,
             "detect.threshold": self.threshold,
@@ -502,6 +505,47 @@ def acceptance(*, shared: Shared = Shared(), seeds: int = 5, frames: int = 40, s
     from atomid_live.acceptance import run_acceptance
 
     return run_acceptance(prepared, seeds, frames, size)
+
+
+@app.command
+def calibrate(
+    files: Annotated[list[Path], Parameter(consume_multiple=True, negative=())],
+    /,
+    *,
+    crystal: str,
+    microscope: str,
+    axis: str | None = None,
+    mode: str | None = None,
+    pair: bool = False,
+    turn_deg: float | None = None,
+    folder: Path = Path("calibration"),
+    shared: Shared = Shared(),
+) -> int:
+    """Measure the scan's distortion on a known crystal and write FOLDER/MICROSCOPE/MODE.toml for --calibration.
+
+    Parameters
+    ----------
+    files
+        Frames of one place in the order of acquisition (drift is then measured and taken off), or, with --pair, two scans.
+    crystal
+        si110, srtio3, another known material (a wrong name lists them), or a .cif file.
+    microscope
+        Name of the microscope, for the profile.
+    axis
+        Direction of view, such as 001 or 110, for a crystal known along several.
+    mode
+        Name of the profile; by default made of rotation and dwell time.
+    pair
+        Two scans of the same place, the second turned by 90 degrees: tells drift from distortion.
+    turn_deg
+        Angle of the second scan, clockwise on the screen; by default from the files, or 90.
+    folder
+        Where profiles are kept.
+    """
+    prepared = _prepared(shared)
+    from atomid_live.calibrate import Task, run_calibrate
+
+    return run_calibrate(prepared, Task(tuple(files), crystal, microscope, axis, mode, pair, turn_deg, folder))
 
 
 @app.command

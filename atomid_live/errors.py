@@ -51,3 +51,7 @@ class WireError(AtomidError):
 
 class ModelError(AtomidError):
     """A model file does not fit its card, or its card does not fit this program."""
+
+
+class CalibrationError(UsageError):
+    """A calibration profile is missing, unreadable, or for another scan than the frame's."""

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from atomid_live.calibration import calibrated, find_profile, read_profile
 from atomid_live.detect.bright import bright_only
 from atomid_live.drift.match import Seen
 from atomid_live.drift.segments import SegmentKeeper
@@ -88,6 +89,11 @@ class Pipeline:
         self._drift = DriftTracker(settings.drift)
         self._strain = StrainTracker(settings.strain)
         self._tracks = TrackTracker(settings)
+        named = settings.frame.calibration
+        self._profile = read_profile(find_profile(named)) if named else None
+
+    def _calibrated(self, frame: Frame) -> Frame:
+        return calibrated(frame, self._profile) if self._profile is not None else frame
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile and allocate everything for frames of this shape, leaving no trace in the trackers.
@@ -97,9 +103,11 @@ class Pipeline:
         """
         self.detector.warm_up(shape)
         warm_up_strain()
-        settings = self._settings.model_copy(
-            update={"strain": self._settings.strain.model_copy(update={"reference": f"first:{_WARM_UP_FRAMES - 1}"})}
-        )
+        changes = {
+            "strain": self._settings.strain.model_copy(update={"reference": f"first:{_WARM_UP_FRAMES - 1}"}),
+            "frame": self._settings.frame.model_copy(update={"calibration": None}),
+        }
+        settings = self._settings.model_copy(update=changes)
         rehearsal, frames = Pipeline(self.detector, settings), Session(_rehearsal(shape))
         rehearsal._drift.warm_up(shape)
         for frame in frames:
@@ -107,7 +115,7 @@ class Pipeline:
 
     def measure(self, frame: Frame) -> Measurement:
         """Find columns, lattice and GPA of one frame alone."""
-        watch = Stopwatch()
+        frame, watch = self._calibrated(frame), Stopwatch()
         detections, lattice = self._columns(frame, watch)
         phase = self._phase(frame, lattice, watch)
         return Measurement(detections, lattice, phase, MappingProxyType(watch.ms))
@@ -115,11 +123,11 @@ class Pipeline:
     def track(self, frame: Frame, measured: Measurement) -> Result:
         """Put a measurement into the history: drift, strain against the reference, monitor, column tracks."""
         parts = _Parts(measured.detections, measured.lattice, lambda: measured.gpa, lambda: None)
-        return self._follow(frame, parts, Stopwatch(measured.timings_ms))
+        return self._follow(self._calibrated(frame), parts, Stopwatch(measured.timings_ms))
 
     def process(self, frame: Frame) -> Result:
         """Measure and track one frame; with a second lane, what does not depend on each other runs at the same time."""
-        watch = Stopwatch()
+        frame, watch = self._calibrated(frame), Stopwatch()
         with beside(lambda: self._drift.look(frame)) as seen:
             detections, lattice = self._columns(frame, watch)
             with beside(lambda: self._phase(frame, lattice, watch)) as phase:

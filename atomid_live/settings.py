@@ -29,6 +29,8 @@ class FrameSettings(_Section):
         None, gt=0, le=1e6, description="probe current in pA for the dose, over what the file says"
     )
 
+    calibration: str | None = Field(None, description="scan distortion: a .toml file or MICROSCOPE/MODE in ./calibration")
+
     @field_validator("pixel_size_nm", mode="before")
     @classmethod
     def _pair(cls, value: Any) -> Any:

@@ -118,6 +118,7 @@ class Session:
         errors = ScanErrors(
             e.jitter_yx_px, e.jitter_rows, e.hum_yx_px, e.hum_hz,
             scenario.line_time_s / scenario.shape[1], scenario.line_time_s, e.flyback_px, e.flyback_decay_px,
+            e.stretch, e.shear,
         )  # fmt: skip
         share = (np.arange(rows) + 0.5) / rows - 0.5
         moved = share[:, None] * (deformation @ (self._ends[index] - self._starts[index]))

@@ -27,6 +27,8 @@ class ScanErrors:
         Seconds per pixel and per line, fly-back included; they set the phase of the hum.
     flyback_px, flyback_decay_px : float
         The probe lags by `flyback_px` at the left edge, decaying over `flyback_decay_px` columns.
+    stretch, shear : float
+        From row to row the probe goes 1 + `stretch` pixels down and `shear` pixels to the right.
     """
 
     jitter_yx_px: tuple[float, float] = (0.0, 0.0)
@@ -37,6 +39,8 @@ class ScanErrors:
     line_time_s: float = 0.0124
     flyback_px: float = 0.0
     flyback_decay_px: float = 20.0
+    stretch: float = 0.0
+    shear: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,8 +106,12 @@ def scan_path(rng: np.random.Generator, rows: int, errors: ScanErrors) -> ScanPa
     turn = 2 * pi * errors.hum_hz
     phase = rng.uniform(0, 2 * pi) + turn * errors.line_time_s * np.arange(rows, dtype=np.float64)
     offsets = jitter(rng, rows, errors.jitter_yx_px, errors.jitter_rows)
+    slope = errors.stretch, errors.shear
+    if any(slope):
+        offsets = offsets + (np.arange(rows) - (rows - 1) / 2)[:, None] * np.asarray(slope)
     return ScanPath(
         offsets,
+        slope,
         hum_yx_px=errors.hum_yx_px,
         hum_row_rad=phase,
         hum_rad_per_px=turn * errors.dwell_s,
