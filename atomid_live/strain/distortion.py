@@ -141,7 +141,8 @@ def _undeformed(seen: SeenLattice, cells: tuple[Cell, ...]) -> FloatArray:
     if max(abs(x / y - 1), abs(shear)) > MOST_DISTORTION:
         raise CalibrationError(
             f"the measured cell is not the crystal's: the scan would have to stretch it by {100 * (x / y - 1):+.0f} % and "
-            f"shear it by {100 * shear:+.0f} %, and {100 * MOST_DISTORTION:.0f} % is the most believed; check --crystal and its axis"
+            f"shear it by {100 * shear:+.0f} %, and {100 * MOST_DISTORTION:.0f} % is the most believed; "
+            "check --crystal and its axis"
         )
     return basis
 
