@@ -392,6 +392,30 @@ def points(
 
 
 @evaluate.command
+def tracks(*, seeds: int = 3, page: Path | None = None, real_data: Path = Path("../shared/data"), threads: int = 1) -> int:
+    """Follow columns through simulated sessions in which known things happen; counts misses and false alarms.
+
+    Parameters
+    ----------
+    seeds
+        Sessions per scene.
+    page
+        Results page whose marked section is written anew, e.g. docs/results.md.
+    real_data
+        Folder of real frames; only numbers are kept.
+    threads
+        Processor threads.
+    """
+    from atomid_live.guest import behave
+
+    behave(threads)
+    from atomid_live.evaluate.track_report import evaluate_tracks
+
+    print(evaluate_tracks(seeds, page, real_data, lambda text: print(text, file=sys.stderr, flush=True)))
+    return 0
+
+
+@evaluate.command
 def suite(
     *,
     model: tuple[str, ...] = ("unet", "dog"),
