@@ -88,8 +88,8 @@ def evaluate_tracks(seeds: int, page: Path | None, data: Path, tell: Callable[[s
         "",
         f"Written by `atomid-live evaluate tracks --seeds {seeds}`: {seeds} sessions per scene of {CALM.frames} frames of "
         f"{cols} x {rows} px, {CALM.crystal.upper()} at {CALM.pixel_size_nm * 1e3:g} pm/px, 15 pA, 40 us, through the whole "
-        "chain with the classical detector, three frames to confirm. An event counts as found when its kind is right, its place "
-        "is within 0.6 spacings, and it is told within eight frames.",
+        "chain with the classical detector, three frames to confirm. An event counts as found when its kind is right, its "
+        "place is within 0.6 spacings, and it is told within eight frames.",
         "",
         *table(("scene", "what"), [(scene.name, scene.title) for scene in SCENES]),
         "## Events",

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from atomid_live.simulate.happenings import EventfulSession, Happening, TurningScenario
-from atomid_live.types import FloatArray
+from atomid_live.types import FloatArray, IntArray
 
 SHAPE = (400, 512)
 MARGIN_PX = 28.0
 APART_CELLS = 3.2
 EACH = 5
+REACH_CELLS = 25
 CALM = TurningScenario(
     crystal="ws2", shape=SHAPE, pixel_size_nm=0.02, frames=32, dwell_us=40.0, drift_px_per_frame=(1.1, -1.6), walk_px=0.5
 )
@@ -39,20 +40,25 @@ class TrackScene:
     make: Make
 
 
-def _in_view(session: EventfulSession, cell: tuple[int, int]) -> bool:
-    places = np.array([session.place_yx_px(cell, 0, k) for k in range(len(session))])
-    return bool(((places > MARGIN_PX) & (places < np.array(SHAPE) - 1 - MARGIN_PX)).all())
+def _in_view(session: EventfulSession) -> IntArray:
+    """Cells (N, 2) whose first site stays well inside the frame for the whole session."""
+    n = np.arange(-REACH_CELLS, REACH_CELLS + 1)
+    cells = np.stack(np.meshgrid(n, n, indexing="ij"), -1).reshape(-1, 2)
+    stays = np.ones(len(cells), np.bool_)
+    for k in range(len(session)):
+        origin = session.place_yx_px((0, 0), 0, k)
+        places = origin + cells @ (session.scenario.deformation(k) @ session.scenario.cell_matrix_px).T
+        stays &= ((places > MARGIN_PX) & (places < np.array(SHAPE) - 1 - MARGIN_PX)).all(axis=1)
+    return np.asarray(cells[stays])
 
 
 def _apart(session: EventfulSession, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
-    """Cells that stay in view, far from each other."""
+    """Cells that stay in view, far from each other, in random order."""
     matrix = session.scenario.cell_matrix_px
     least = APART_CELLS * float(np.hypot(*matrix[:, 0]))
     chosen: list[tuple[int, int]] = []
-    for _ in range(5000):
-        i, j = (int(v) for v in rng.integers(-25, 26, 2))
-        away = [np.hypot(*(matrix @ (np.array((i, j)) - other))) for other in chosen]
-        if _in_view(session, (i, j)) and min(away, default=np.inf) > least:
+    for i, j in rng.permutation(_in_view(session)).tolist():
+        if all(np.hypot(*(matrix @ (np.array((i, j)) - other))) > least for other in chosen):
             chosen.append((i, j))
         if len(chosen) == count:
             break

@@ -63,6 +63,6 @@ def series_lines(series: Series) -> list[str]:
         "## Real series: 48 frames of graphene with a silicon atom that hops",
         "",
         f"{series.columns} columns in {series.frames} frames; {series.with_id} with a sure id, in {series.sure_frames} frames; "
-        f"ids began {series.begun} times; the longest track has {series.longest} frames. Events told: {told}. There is no truth "
-        "to it.",
+        f"ids began {series.begun} times; the longest track has {series.longest} frames. Events told: {told}. There is no "
+        "truth to it.",
     ]
