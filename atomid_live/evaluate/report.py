@@ -89,6 +89,8 @@ def markdown(outcome: Outcome, figures: list[tuple[str, str]], figure_folder: st
         text += ["## Curves", "", *(f"![{caption}]({figure_folder}/{name})\n" for name, caption in figures)]
     if outcome.real:
         text += ["## Real labelled frames", "", _REAL, "", *tables.real(outcome.real, [*ours, *rivals])]
+    if outcome.limits:
+        text += ["### What the labels of single atoms allow", "", _LIMITS, "", *tables.label_limits(outcome.limits)]
     if outcome.labels:
         text += ["## Labels by the thesis's annotation protocol", "", _LABELS, "", *tables.label_protocol(outcome.labels)]
     text += ["## Targets", "", *tables.targets(outcome, ours)]
@@ -103,6 +105,11 @@ _REAL = (
 )
 
 
+_LIMITS = (
+    "A matched filter of the labels' own width ranks all peaks of a frame by clearness, in standard deviations of its "
+    "noise; its best threshold is chosen frame by frame with the labels in hand. Labels without a clear peak, and unlabelled "
+    "peaks that are clearer than most labelled ones, are what people disagree about."
+)
 _LABELS = (
     "A simulated group of ten ReS2 frames of one region at varied current and defocus: aligned by cross-correlation, the best "
     "one annotated by FindFoci (at its best parameters) and refined by a Gaussian fit per point, its labels carried to the "

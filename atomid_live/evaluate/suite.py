@@ -13,6 +13,7 @@ import numpy as np
 
 from atomid_live.errors import UsageError
 from atomid_live.evaluate.contestants import Contestant, contestants
+from atomid_live.evaluate.label_limits import LabelLimit, limits
 from atomid_live.evaluate.metrics import match
 from atomid_live.evaluate.protocol import LabelError, label_errors
 from atomid_live.evaluate.real_frames import labelled
@@ -108,6 +109,7 @@ class Outcome:
     absent: tuple[str, ...] = ()
     hashes: Mapping[str, int] = field(default_factory=dict)
     labels: tuple[LabelError, ...] = ()
+    limits: tuple[LabelLimit, ...] = ()
 
     @property
     def contestants(self) -> tuple[str, ...]:
@@ -217,16 +219,19 @@ def run_suite(plan: Plan, tell: Tell = lambda text: None) -> Outcome:
                 hashes[verdict(image)] += 1
             referee.show(image, k < plan.rival_seeds, with_chance=k == 0 and not plan.small)
         simulated, referee.rows = referee.rows, []
+        allowed: tuple[LabelLimit, ...] = ()
         if plan.real_data is not None:
             tell(f"{perf_counter() - begun:6.0f} s  real frames")
-            for image in labelled(plan.real_data):
+            images = list(labelled(plan.real_data))
+            for image in images:
                 referee.show(image, True, with_chance=True)
+            allowed = tuple(limits(images))
         labels: tuple[LabelError, ...] = ()
         if not plan.small and not plan.scenes:
             tell(f"{perf_counter() - begun:6.0f} s  the thesis's annotation protocol")
             labels = tuple(label_errors())
     names = tuple(each.name for each in ours)
-    return Outcome(plan, names, tuple(simulated), tuple(referee.rows), tuple(absent), dict(hashes), labels)
+    return Outcome(plan, names, tuple(simulated), tuple(referee.rows), tuple(absent), dict(hashes), labels, allowed)
 
 
 def run_scenes(plan: Plan, tell: Tell = lambda text: None) -> list[Row]:

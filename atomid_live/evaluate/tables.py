@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from atomid_live.evaluate.label_limits import LabelLimit
 from atomid_live.evaluate.protocol import LabelError
 from atomid_live.evaluate.statistics import Estimate, estimate, paired
 from atomid_live.evaluate.suite import Outcome, Row
@@ -201,4 +202,16 @@ def label_protocol(labels: Sequence[LabelError]) -> list[str]:
         name = f"{each.frame}{', annotated' if each.annotated else ''}"
         told = (each.shift_error_px, each.f1, each.f1_quarter, each.rms_px, each.site_bias_px, each.cd_floor_px)
         lines.append((name, f"{each.dose:.2f}", f"{each.defocus_nm:+.1f}", *(shown(value, 3) for value in told)))
+    return table(head, lines)
+
+
+def label_limits(told: Sequence[LabelLimit]) -> list[str]:
+    """What the labels of each set of single atoms allow."""
+    head = ("set", "frames", "labels", "without a peak", "under 4 sd", "unlabelled, clearer than the median label, per label",
+            "best F1 of a ranking by clearness")  # fmt: skip
+    lines = [
+        (each.name, str(each.frames), str(each.labels),
+         *(shown(v, 3) for v in (each.without_peak, each.unclear, each.as_clear_unlabelled, each.best_f1)))
+        for each in told
+    ]  # fmt: skip
     return table(head, lines)
