@@ -20,7 +20,7 @@ Image = NDArray[np.float32]
 
 # the height that bright columns of a frame have: a quarter of the candidates is taller
 TYPICAL_QUANTILE = 0.75
-FARTHEST_STEP = 1.0
+FARTHEST_STEP, MOST_STEP = 1.0, 0.5
 NEIGHBOUR_SIGMA = 6.0
 LEAST_PIXELS = 8
 MOST_SIGNIFICANT = 1e3
@@ -111,7 +111,10 @@ def _left_over(patch: Image, size: tuple[int, int], g: Image, d: Image, values: 
 
 @njit(nogil=True, cache=True, fastmath=True)
 def _quick(image: Image, yx: FloatArray, sigma: float, out: FloatArray) -> None:
-    """Rows of `out`: height, level, residual noise, misfit, shift in widths, difference of sides, part inside; NaN stays."""
+    """Rows of `out`: height, level, residual noise, misfit, shift in widths, difference of sides, part inside, new y and x.
+
+    The step is the first one of `detect.refine`; what cannot be fitted stays NaN.
+    """
     rows, cols = image.shape
     half = max(2, int(WINDOW_SIGMA * sigma))
     side = 2 * half + 1
@@ -169,6 +172,9 @@ def _quick(image: Image, yx: FloatArray, sigma: float, out: FloatArray) -> None:
         moved = sqrt(v[2] ** 2 + v[3] ** 2)
         out[n, 4] = moved / v[0] if v[0] > 0.0 and moved < FARTHEST_STEP * v[0] else FARTHEST_STEP
         out[n, 5] = rest[2]
+        if v[0] > 0.0:
+            out[n, 7] = y + sigma * min(max(v[2] / v[0], -MOST_STEP), MOST_STEP)
+            out[n, 8] = x + sigma * min(max(v[3] / v[0], -MOST_STEP), MOST_STEP)
 
 
 @njit(nogil=True, cache=True)
@@ -200,7 +206,7 @@ def _typical(height: FloatArray) -> float:
     return tall if tall > 0 else float(np.abs(height).max()) or 1.0
 
 
-def candidate_features(image: Image, yx_px: FloatArray, column_sigma_px: float) -> CandidateFeatures:
+def fitted_candidates(image: Image, yx_px: FloatArray, column_sigma_px: float) -> tuple[CandidateFeatures, FloatArray]:
     """Judge every candidate by one linear step of the fit on the pixels.
 
     Parameters
@@ -215,11 +221,13 @@ def candidate_features(image: Image, yx_px: FloatArray, column_sigma_px: float) 
     Returns
     -------
     CandidateFeatures
+    ndarray, shape (N, 3), float64
+        y, x and height after the step, as `detect.refine.refine` takes them for its first pass; height 0 where it failed.
     """
-    fit, near = np.full((len(yx_px), 7), nan), np.empty((len(yx_px), 2))
+    fit, near = np.full((len(yx_px), 9), nan), np.empty((len(yx_px), 2))
     place, sigma = np.ascontiguousarray(yx_px, np.float64), float(column_sigma_px)
     if not len(place):
-        return CandidateFeatures(*(np.empty(0) for _ in CandidateFeatures.names()))
+        return CandidateFeatures(*(np.empty(0) for _ in CandidateFeatures.names())), np.empty((0, 3))
     _quick(image, place, sigma, fit)
     height, level, noise = fit[:, 0], fit[:, 1], fit[:, 2]
     known = np.isfinite(height)
@@ -229,7 +237,7 @@ def candidate_features(image: Image, yx_px: FloatArray, column_sigma_px: float) 
     _company(place, height, bins, near)
     # pixels without noise show any height for certain
     least = np.maximum(noise, sqrt(pi) * sigma * np.abs(height) / MOST_SIGNIFICANT)
-    return CandidateFeatures(
+    told = CandidateFeatures(
         sqrt(pi) * sigma * height / np.where(least > 0, least, 1.0),
         height / typical,
         fit[:, 3],
@@ -240,3 +248,11 @@ def candidate_features(image: Image, yx_px: FloatArray, column_sigma_px: float) 
         near[:, 1] / typical,
         fit[:, 6],
     )
+    stays = np.asarray(((fit[:, 7:] >= -0.5) & (fit[:, 7:] <= np.array(image.shape) - 0.5)).all(1))
+    moved = np.column_stack([np.where(stays[:, None], fit[:, 7:], place), np.where(stays, height, 0.0)])
+    return told, moved
+
+
+def candidate_features(image: Image, yx_px: FloatArray, column_sigma_px: float) -> CandidateFeatures:
+    """Judge every candidate: the first part of `fitted_candidates`."""
+    return fitted_candidates(image, yx_px, column_sigma_px)[0]

@@ -25,7 +25,7 @@ FEATURES = (
     "frame_support", "has_support", "lattice", "noise_fraction",
 )  # fmt: skip
 NEIGHBOURS = 6
-REACH_SIGMAS, FAR_SIGMAS = 5.0, 12.0
+REACH_SIGMAS, FAR_SIGMAS = 4.0, 12.0
 # Few peaks of a frame with single atoms are atoms: its clear ones are those half as high as what 3 % exceed.
 TOP = 0.97
 # Nobody is asked to accept what is more likely noise, nor to refuse what is more likely a column than this.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atomid_live.detect.candidate_features import candidate_features
+from atomid_live.detect.candidate_features import fitted_candidates
 from atomid_live.detect.dog import DogDetector
 from atomid_live.detect.dog_filter import band_pass
 from atomid_live.detect.judge import Peaks
@@ -55,6 +55,8 @@ class Look:
         The frame with bright columns, and what its pixels say of the scale.
     peaks : Peaks
         Peaks of the map in pixels of the frame, highest first.
+    first : ndarray, shape (N, 3)
+        y, x and height of their quick fits.
     spacing_px : float
         The network's mean spacing in pixels of the frame.
     """
@@ -62,6 +64,7 @@ class Look:
     prepared: Prepared
     scale: Scale
     peaks: Peaks
+    first: FloatArray = field(repr=False)
     spacing_px: float
 
 
@@ -182,15 +185,12 @@ class Looker:
             others = [self._settle(prepared.image, size, scale) for size in sizes if size >= SMALLEST_SIGMA_PX]
             best = max(others, key=lambda other: other.merit, default=sight)
             sight = best if best.merit > CONVINCING else sight
-        return Look(prepared, scale, self._peaks(prepared.image, sight, scale), sight.spacing_px)
-
-    @staticmethod
-    def _peaks(image: Image, sight: _Sight, scale: Scale) -> Peaks:
-        fit = candidate_features(image, sight.yx_px, sight.column_sigma_px)
-        return Peaks(
+        fit, first = fitted_candidates(prepared.image, sight.yx_px, sight.column_sigma_px)
+        peaks = Peaks(
             sight.yx_px, sight.height, sight.sharpness, fit, sight.significance, sight.support, sight.column_sigma_px,
             scale.kind == "lattice", scale.noise_fraction,
         )  # fmt: skip
+        return Look(prepared, scale, peaks, first, sight.spacing_px)
 
     def _settle(self, image: Image, sigma_px: float, scale: Scale) -> _Sight:
         """Run the network at a scale, and at the one that it finds there as long as it then sees no less."""

@@ -102,6 +102,7 @@ class UnetDetector:
             least_px=self._least_separation_px(look, frame.pixel_size_yx_nm),
             plane_px=look.scale.plane_px,
             fit_width=look.scale.noise_fraction < CLEAN_FRACTION,
+            first=look.first[keep],
         )
         odd = look.scale.kind == "lattice" and not agree(found.spacing_px, look.spacing_px)
         return replace(found, frame_flags=found.frame_flags | int(Flag.SPACING_ODD)) if odd else found

@@ -96,3 +96,20 @@ def test_border_darkness_flat_pixels_and_nothing():
 def test_the_same_twice(noisy):
     columns = inside(COLUMNS[:, :2])
     assert (candidate_features(noisy, columns, SIGMA).table() == candidate_features(noisy, columns, SIGMA).table()).all()
+
+
+def test_the_step_is_the_first_pass_of_the_fit() -> None:
+    from atomid_live.detect.candidate_features import fitted_candidates
+    from atomid_live.detect.refine import refine
+    from atomid_live.simulate.imaging import render
+
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[12:190:13, 10:230:14].astype(np.float64)
+    truth = np.stack([y.ravel(), x.ravel()], 1) + rng.uniform(-1, 1, (y.size, 2))
+    image = rng.poisson(render(truth, np.full(len(truth), 900.0), 2.6, (200, 240)) + 3.0).astype(np.float32)
+    start = truth + rng.normal(0, 0.4, truth.shape)
+    told, first = fitted_candidates(image, start, 2.6)
+    assert first.shape == (len(start), 3) and len(told.d_prime) == len(start)
+    plain, quicker = refine(image, start, 2.6), refine(image, start, 2.6, first=first)
+    assert np.abs(plain.yx_px - quicker.yx_px).max() < 1e-3
+    assert fitted_candidates(image, np.empty((0, 2)), 2.6)[1].shape == (0, 3)
