@@ -27,6 +27,7 @@ class Flag(IntFlag):
     CONSTANT = 1 << 13
     DISPLAY_SCALED = 1 << 14
     SPACING_ODD = 1 << 15
+    PIXEL_SIZE_ODD = 1 << 23
     # drift
     SEGMENT_START = 1 << 16
     MODULO_LATTICE = 1 << 17
@@ -60,6 +61,7 @@ MEANING: dict[Flag, str] = {
     Flag.CONSTANT: "all pixels are equal",
     Flag.DISPLAY_SCALED: "8-bit picture whose grey values are not counts",
     Flag.SPACING_ODD: "mean spacing disagrees with the spectrum or with the model's own estimate",
+    Flag.PIXEL_SIZE_ODD: "pixel size contradicts the columns (nm for um, or a factor of ten?); values in nm are suspect",
     Flag.SEGMENT_START: "first frame of a segment: drift and reference start anew",
     Flag.MODULO_LATTICE: "drift step is known only up to a lattice vector",
     Flag.DRIFT_POOR: "registration quality too low; the step was not accumulated",

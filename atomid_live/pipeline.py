@@ -6,6 +6,7 @@ see the frames strictly in sequence order.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 
 from atomid_live.calibration import calibrated, find_profile, read_profile
 from atomid_live.detect.bright import bright_only
+from atomid_live.detect.limits import pixel_size_contradiction
 from atomid_live.drift.match import Seen
 from atomid_live.drift.segments import SegmentKeeper
 from atomid_live.drift.tracker import DriftTracker
@@ -32,6 +34,8 @@ from atomid_live.strain.gpa import gpa
 from atomid_live.strain.tracker import StrainTracker
 from atomid_live.tracks import TrackTracker
 from atomid_live.types import Detections, Frame, GpaField, Lattice, Measurement, Result
+
+log = logging.getLogger(__name__)
 
 _WARM_UP_FRAMES = 3
 STAGES = ("detect", "lattice", "gpa", "drift", "strain", "tracks")
@@ -68,7 +72,7 @@ class _Parts:
     seen: Callable[[], Seen | None]
 
 
-def _frame_flags(frame: Frame) -> int:
+def _frame_flags(frame: Frame, detections: Detections) -> int:
     flags = 0
     if not all(np.isfinite(frame.pixel_size_yx_nm)):
         flags |= Flag.UNCALIBRATED
@@ -76,6 +80,8 @@ def _frame_flags(frame: Frame) -> int:
         flags |= Flag.TIME_ESTIMATED
     if frame.display_scaled:
         flags |= Flag.DISPLAY_SCALED
+    if pixel_size_contradiction(detections, frame.pixel_size_yx_nm):
+        flags |= Flag.PIXEL_SIZE_ODD
     return int(flags)
 
 
@@ -91,9 +97,17 @@ class Pipeline:
         self._tracks = TrackTracker(settings)
         named = settings.frame.calibration
         self._profile = read_profile(find_profile(named)) if named else None
+        self._pixel_size_said = ""
 
     def _calibrated(self, frame: Frame) -> Frame:
         return calibrated(frame, self._profile) if self._profile is not None else frame
+
+    def _say_pixel_size(self, frame: Frame, detections: Detections) -> None:
+        """Tell once, not with every frame, that a pixel size cannot be right, and why."""
+        reason = pixel_size_contradiction(detections, frame.pixel_size_yx_nm)
+        if reason and not self._pixel_size_said:
+            log.warning("pixel size %.4g nm (from %s): %s", frame.pixel_size_yx_nm[1], frame.scale_source, reason)
+        self._pixel_size_said = reason
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile and allocate everything for frames of this shape, leaving no trace in the trackers.
@@ -160,7 +174,8 @@ class Pipeline:
             strain, reading = self._strain.update(frame, detections, lattice, drift, phase)
         with watch.stage("tracks"):
             tracks = self._tracks.update(frame, detections, lattice, drift, reading)
-        flags = _frame_flags(frame) | detections.frame_flags | lattice.flags | drift.flags | reading.flags
+        flags = _frame_flags(frame, detections) | detections.frame_flags | lattice.flags | drift.flags | reading.flags
+        self._say_pixel_size(frame, detections)
         if segment_reason:
             flags |= Flag.SEGMENT_START
         return Result(

@@ -33,7 +33,7 @@ LEAST_ANGLE = np.deg2rad(25.0)
 AROUND, INSIDE = 15, 7
 # beside a strong spot nothing weaker is believed: within this distance, or under this part of its power
 SHADE, SHADE_PART = 10, 0.004
-SURE, SURE_BEYOND = 30.0, 20.0
+SURE, SURE_BEYOND = 38.0, 24.0
 _EULER = 0.5772156649
 
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 EVENTS = (
     Flag.EMPTY | Flag.CONSTANT | Flag.SPACING_ODD | Flag.SEGMENT_START | Flag.DRIFT_JUMP | Flag.DRIFT_LOST | Flag.CLOCK_STEP
-    | Flag.GPA_DISAGREES
+    | Flag.GPA_DISAGREES | Flag.PIXEL_SIZE_ODD
 )  # fmt: skip
 _DISK_EVERY_S = 1.0
 
