@@ -66,7 +66,7 @@ class Shared:
     "Strain reference: first:N, frame, region, material:NAME or file.cif."
     out: Path | None = None
     "Folder that receives one session folder per run."
-    display: tuple[Literal["terminal", "window", "none"], ...] | None = None
+    display: tuple[Literal["terminal", "window", "browser", "none"], ...] | None = None
     "Where to show; may be given more than once."
     annotate: str | None = None
     "Annotated frames to save: all, N (every Nth), events or none."

@@ -52,6 +52,13 @@ def _show(run: Run, settings: Settings, stop: Event) -> None:
         problem = window.start()
         if problem:
             print(f"atomid-live: no window: {problem}", file=sys.stderr)
+    if "browser" in output.display:
+        from atomid_live.sinks.browser.server import BrowserDisplay
+
+        browser = BrowserDisplay(run.session)
+        run.closing.callback(browser.close)
+        problem = browser.start()
+        print(f"atomid-live: {problem or f'the session is at {browser.address}'}", file=sys.stderr)
     if output.json_lines or "terminal" in output.display:
         from atomid_live.sinks.terminal import display_for
 

@@ -111,7 +111,7 @@ class OutputSettings(_Section):
     """Showing and saving."""
 
     out: Path = Field(Path("atomid-live-sessions"), description="folder that receives one session folder per run")
-    display: tuple[Literal["terminal", "window", "none"], ...] = Field(("terminal",), description="where to show")
+    display: tuple[Literal["terminal", "window", "browser", "none"], ...] = Field(("terminal",), description="where to show")
     annotate: str = Field(
         "all", pattern=r"^(all|none|events|[1-9]\d*)$", description="annotated frames: all, every N, events, none"
     )
