@@ -23,6 +23,7 @@ from atomid_live.sinks.annotate import annotate, encode_png
 from atomid_live.sinks.figure import draw
 from atomid_live.sinks.recorder import Recorder
 from atomid_live.sinks.terminal import screenshot_svg
+from atomid_live.sinks.window import FIGURE_INCHES
 from atomid_live.sources.simulated import SimulatedSource
 
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
@@ -70,7 +71,7 @@ def _window(snapshot: object) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8), dpi=90)
+    figure = Figure(figsize=FIGURE_INCHES, dpi=90)
     FigureCanvasAgg(figure)
     draw(figure, snapshot, "strain")  # type: ignore[arg-type]
     figure.savefig(FIGURES / "window.png")

@@ -139,6 +139,8 @@ def strain_lines(snapshot: Snapshot, script: Script, width: int, height: int) ->
     style = STYLES[verdict.level]
     freed = reading.strain_corrected.get("hydrostatic")
     other = f"  corrected {script.measured(100 * freed.mean, 100 * freed.sem, '%', signed=True)}" if freed else ""
+    if len("hydrostatic ") + len(mean) + 2 + len(verdict.word) + len(other) > width:
+        other = ""  # a number cut short would be a wrong one; the recorded line has it
     head = (mean, f"bold {style}" if reading.valid else _LABEL)
     lines = [
         _words(("hydrostatic ", _LABEL), head, "  ", (verdict.word, style), (other, _LABEL)),

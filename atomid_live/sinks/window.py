@@ -31,7 +31,7 @@ _INSTALL = (
 )
 _DRAW_MS = 250
 # With toolbar and frame it fits on a screen of 1280 x 800.
-_FIGURE_INCHES = (12.0, 6.9)
+FIGURE_INCHES = (12.0, 6.9)
 _SAME_FRAME_S = 2.0
 _LET_GO_S = 2.0
 _NEXT = "next"
@@ -180,7 +180,7 @@ class _Window:
         self._connection, self._colour_by, self._pyplot = connection, colour_by, pyplot
         self._snapshot: Snapshot | None = None
         self._error: Exception | None = None
-        self._figure = pyplot.figure("atomid-live", figsize=_FIGURE_INCHES)
+        self._figure = pyplot.figure("atomid-live", figsize=FIGURE_INCHES)
         self._figure.canvas.mpl_connect("key_press_event", self._key)
         _never_take_focus(self._figure.canvas.manager.window, backend)
 

@@ -20,12 +20,13 @@ from rich.console import Console
 from atomid_live.flags import Flag
 from atomid_live.sinks import terminal
 from atomid_live.sinks.console import no_quick_edit, still_running, stop_on_signal
+from atomid_live.sinks.panels import strain_lines
 from atomid_live.sinks.plain import PlainDisplay
 from atomid_live.sinks.screen import page
 from atomid_live.sinks.terminal import TerminalDisplay, display_for, screenshot_svg, summary
 from atomid_live.sinks.view import History, Snapshot
 from atomid_live.sinks.wording import Script
-from atomid_live.types import NAN, Detections, DriftEstimate, Reading, SourceStatus
+from atomid_live.types import NAN, Detections, DriftEstimate, Reading, SourceStatus, Summary
 
 
 class Tty(io.StringIO):
@@ -262,3 +263,13 @@ def test_displays_load_no_plotting_or_learning():
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert told.stdout.strip() == "[]"
+
+
+def test_a_corrected_strain_is_shown_whole_or_not_at_all():
+    shot = snapshot(30)
+    freed = replace(shot.history[-1].reading, strain_corrected={"hydrostatic": Summary(0.0012345, 1e-3, 1e-4)})
+    shown = replace(shot, history=(*shot.history[:-1], replace(shot.history[-1], reading=freed)))
+    whole = "hydrostatic +0.11 ± 0.03 %  quiet  corrected +0.123 ± 0.010 %"
+    for width in range(40, 80):
+        line = strain_lines(shown, Script(), width, 5)[0].plain
+        assert line == (whole if width >= len(whole) else whole[: whole.index("  corrected")])

@@ -224,7 +224,7 @@ def test_a_real_window_is_fed_closed_and_may_die(end, tmp_path):
 
 def test_a_long_reason_stays_within_its_map() -> None:
     """Wrapped, not cut off by the colour bar."""
-    made = Figure(figsize=window._FIGURE_INCHES, dpi=50)
+    made = Figure(figsize=window.FIGURE_INCHES, dpi=50)
     canvas = FigureCanvasAgg(made)
     shot = snapshot(3)
     assert shot.latest is not None
@@ -266,5 +266,5 @@ def test_the_error_of_the_place_is_seen_whole() -> None:
 
 def test_the_window_fits_on_a_small_screen() -> None:
     """1280 x 800 with about 100 pixels for frame and toolbar."""
-    assert window._FIGURE_INCHES[0] * 100 <= 1270
-    assert window._FIGURE_INCHES[1] * 100 <= 700
+    assert window.FIGURE_INCHES[0] * 100 <= 1270
+    assert window.FIGURE_INCHES[1] * 100 <= 700
