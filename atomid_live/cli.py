@@ -416,6 +416,50 @@ def tracks(*, seeds: int = 3, page: Path | None = None, real_data: Path = Path("
 
 
 @evaluate.command
+def strain(
+    *,
+    model: str = "unet",
+    images: int = 2,
+    series: int = 10,
+    real_data: Path | None = None,
+    atomap_python: Path | None = None,
+    threads: int = 1,
+    page: Path | None = None,
+    json_file: Path | None = None,
+) -> int:
+    """Score strain against known truth: noise, uniform and uneven strain, site bias, alarms, and other methods' positions.
+
+    Parameters
+    ----------
+    model
+        dog, or an engine by name or folder.
+    images
+        Pictures per dose of the unstrained crystal.
+    series
+        Series of frames for the alarm.
+    real_data
+        Folder of real frames; only numbers are kept.
+    atomap_python
+        Interpreter of an environment that has Atomap.
+    threads
+        Threads of a network.
+    page
+        Results page whose marked section is written anew, e.g. docs/results.md.
+    json_file
+        File for every number.
+    """
+    from atomid_live.guest import behave
+
+    behave(threads)
+    from atomid_live.evaluate.strain_report import StrainPlan, evaluate_strain, markdown
+
+    plan = StrainPlan(model, images, series, real_data, atomap_python, threads)
+    lines = evaluate_strain(plan, page=page, json_path=json_file, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    print(markdown(lines, [], plan))
+    return 0
+
+
+@evaluate.command
 def suite(
     *,
     model: tuple[str, ...] = ("unet", "dog"),

@@ -17,7 +17,7 @@ from atomid_live.errors import UsageError
 from atomid_live.evaluate.scoring import Answer
 from atomid_live.protocols import Detector, Maps, Network
 from atomid_live.settings import DetectSettings, FrameSettings
-from atomid_live.types import Frame
+from atomid_live.types import Detections, Frame
 
 
 class TimedNetwork:
@@ -60,6 +60,10 @@ class Contestant:
         inside = 0.0 if self.network is None else self.network.last_ms
         timings = {"network": inside, "scale, peaks and refinement": total - inside}
         return Answer(np.asarray(found.yx_px), np.asarray(found.score), np.asarray(found.sigma_yx_px), timings)
+
+    def detections(self, frame: Frame) -> Detections:
+        """Detect, with all that the detector says of each column."""
+        return self._detector.detect(frame)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile and allocate."""

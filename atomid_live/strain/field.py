@@ -219,7 +219,9 @@ def measure_deformation(
     gradient[:, 1, 0], gradient[:, 1, 1] = out[:, 1], 1 + out[:, 0]
     d2min = np.where(out[:, 8] > 1, out[:, 7] / (2 * np.maximum(out[:, 8], 1e-9)), np.nan)
     sigma2 = _effective_variance(d2min, typical)
-    sigma = np.sqrt(sigma2 * (out[:, 4] + out[:, 6]) / 2)
+    # where nearly all neighbours were taken off again, rounding can leave less than nothing
+    spread = np.where(out[:, 4] + out[:, 6] > 0, out[:, 4] + out[:, 6], np.nan)
+    sigma = np.sqrt(sigma2 * spread / 2)
     return Deformation(gradient, sigma, out[:, 9].astype(np.int64), d2min, float(np.sqrt(sigma2)))
 
 
