@@ -31,6 +31,8 @@ from atomid_live.strain.whole import Whole, column_mean_sem
 from atomid_live.strain.window import Window, window_for
 from atomid_live.types import (
     COMPONENTS,
+    NAN,
+    CorrectedStrain,
     Detections,
     DriftEstimate,
     FloatArray,
@@ -218,10 +220,14 @@ class StrainTracker:
         reason = reason or head.outcome.remark
         correction = self._scan.correction(seen.frame, head.lattice, head.outcome.to_reference)
         field, gradient = _merged(parts, seen, (self._spec.name, valid, reason))
-        share = self._scan.share(head.columns, seen.window, head.outcome.whole.share, head.outcome.position_sigma_px)
+        reference = head.outcome.reference
+        shaped = head.columns if reference is None else replace(head.columns, fit=reference.fit)
+        share = self._scan.share(shaped, seen.window, head.outcome.whole.share, head.outcome.position_sigma_px)
         corrected = corrected_strain(gradient, correction, self._scan.kind, head.outcome.to_reference)
         field = replace(with_row_errors(field, share), corrected=corrected)
-        strain, freed = self._means(head, head.outcome.whole, correction, share)
+        raw, freed = self._means(head, head.outcome.whole, correction, share)
+        strain = _with_spread(raw, field, head.lattice.site >= 0)
+        freed = _with_spread(freed, corrected, head.lattice.site >= 0) if freed else freed
         reading, field = self._beside_gpa(seen, head, share, reading, field)
         for part in parts:
             if isinstance(part.outcome, str) or self._scan.beginning or not (valid or part is not head):
@@ -245,17 +251,13 @@ class StrainTracker:
     def _means(
         self, part: _Part, whole: Whole, correction: Correction, share: RowShare
     ) -> tuple[dict[str, Summary], dict[str, Summary]]:
-        """Means as seen and corrected: of the fit of all columns, with the spread of the single ones."""
+        """Means as seen and corrected, of the fit of all columns."""
         assert not isinstance(part.outcome, str)
-        right, errors = part.outcome.to_reference, mean_errors(whole.sem, share)
-        strain = _summaries(_components(part.outcome.gradient), whole.gradient, errors)
-        known = np.isfinite(part.outcome.sigma)
-        single = corrected_strain(part.outcome.gradient[known], correction, self._scan.kind, right)
-        freed = corrected_summaries(single, errors)
-        if freed:
-            once = corrected_strain(whole.gradient[None], correction, self._scan.kind, right)
-            freed = {name: replace(each, mean=float(getattr(once, name)[0])) for name, each in freed.items()}
-        return strain, freed
+        errors = mean_errors(whole.sem, share)
+        told = _components(whole.gradient[None])[:, 0]
+        strain = {name: Summary(float(m), NAN, e) for name, m, e in zip(COMPONENTS, told, errors, strict=True)}
+        once = corrected_strain(whole.gradient[None], correction, self._scan.kind, part.outcome.to_reference)
+        return strain, corrected_summaries(once, errors)
 
     def _beside_gpa(
         self, seen: _Seen, head: _Part, share: RowShare, reading: Reading, field: StrainField
@@ -351,6 +353,15 @@ def _summaries(tensors: FloatArray, gradient: FloatArray, errors: tuple[float, .
         return {name: Summary() for name in COMPONENTS}
     spread, mean = summaries_of(values, errors), _components(gradient[None])[:, 0]
     return {name: replace(spread[name], mean=float(m)) for name, m in zip(COMPONENTS, mean, strict=True)}
+
+
+def _with_spread(means: dict[str, Summary], field: StrainField | CorrectedStrain, own: np.ndarray) -> dict[str, Summary]:
+    """Add the spread of the columns that are a grain's `own`."""
+    known = own & np.isfinite(field.exx)
+    return {
+        name: replace(each, std=float(getattr(field, name)[known].std()) if known.any() else NAN)
+        for name, each in means.items()
+    }
 
 
 def _grain_reading(part: _Part) -> GrainReading:
