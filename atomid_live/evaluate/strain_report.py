@@ -19,7 +19,7 @@ from atomid_live.evaluate.strain_scenes import Line, sites, steps, uneven, unifo
 Tell = Callable[[str], None]
 OWNER = "strain"
 TITLES = {
-    "E1": "E1: no strain, three doses, three windows",
+    "E1": "E1: no strain, three currents (the range of the thesis), three windows",
     "E2": "E2: uniform strain against a theoretical cell",
     "E3": "E3: gradient, inclusion, dislocation (points with 10 pm of noise, w 0.5 nm)",
     "E4": "E4: site bias",
