@@ -19,19 +19,31 @@ MOST_FRAMES = 16
 REMEMBERED = 9
 
 
-def scan_lag(frame: Frame, velocity_yx_px_s: FloatArray, step_yx_px: FloatArray) -> FloatArray:
-    """Part of a seen step that is the specimen moving on until the scan reaches the row where it now is.
+def scan_lag(
+    frame: Frame, velocity_yx_px_s: FloatArray, away_yx_px: FloatArray, turn_yx: FloatArray | float = 0.0
+) -> FloatArray:
+    """Part of a seen displacement that is the specimen moving on until the scan reaches the row where it now is.
 
     A feature that moved down by dy is scanned dy line times later: it is seen at D + v t_line dy for a specimen that moved
-    by D from mid-frame to mid-frame. Zero where the frame does not say its times.
+    by D from mid-frame to mid-frame. Where frame and reference were sheared by different velocities their mean counts, as
+    the displacement is that of the middle of what they share. Zero where the frame does not say its times.
+
+    Parameters
+    ----------
+    velocity_yx_px_s : ndarray, shape (2,)
+        While the reference was taken.
+    away_yx_px : ndarray, shape (2,)
+        Seen displacement from the reference.
+    turn_yx : ndarray, shape (2,)
+        By how much more the frame is sheared than the reference, px per row.
     """
     line_s = frame.meta.line_time_s
     if not math.isfinite(line_s):
         line_s = frame.meta.frame_time_s / frame.shape[0]
     if not math.isfinite(line_s):
         return np.zeros(2)
-    speed = velocity_yx_px_s / (1 + float(velocity_yx_px_s[0]) * line_s)
-    return np.asarray(speed * line_s * float(step_yx_px[0]), float)
+    per_row = velocity_yx_px_s * line_s / (1 + float(velocity_yx_px_s[0]) * line_s) + 0.5 * np.asarray(turn_yx)
+    return np.asarray(per_row * float(away_yx_px[0]), float)
 
 
 class ErrorBudget:
@@ -50,11 +62,26 @@ class ErrorBudget:
         self._path = 0.0
         self.lag_yx_px = np.zeros(2)
         self.gauge = 0.0
+        self._base_yx_px, self._base_lag_yx_px = np.zeros(2), np.zeros(2)
+        self._velocity_yx_px_s, self._frames = np.zeros(2), 0
 
-    def moved(self, seen_yx_px: FloatArray, late_yx_px: FloatArray) -> None:
-        """Take note of a seen step and of the part of it that is scan lag."""
-        self.lag_yx_px = self.lag_yx_px + late_yx_px
-        self._path += float(np.hypot(*seen_yx_px))
+    def moved(self, frame: Frame, seen_yx_px: FloatArray, step_yx_px: FloatArray, turn_yx: FloatArray) -> None:
+        """Take note of a seen total and of the step to it: what of the total is scan lag follows from where the reference was.
+
+        Counted from the reference and not from step to step, a velocity that was wrong for a while leaves nothing behind.
+        """
+        self._path += float(np.hypot(*step_yx_px))
+        away = seen_yx_px - self._base_yx_px
+        self.lag_yx_px = self._base_lag_yx_px + scan_lag(frame, self._velocity_yx_px_s, away, turn_yx)
+
+    def entered(self, velocity_yx_px_s: FloatArray) -> None:
+        """Take note that a frame taken at this velocity entered the reference."""
+        self._frames = min(self._frames + 1, MOST_FRAMES)
+        self._velocity_yx_px_s = self._velocity_yx_px_s + (velocity_yx_px_s - self._velocity_yx_px_s) / self._frames
+
+    def rebased(self, seen_yx_px: FloatArray) -> None:
+        """Take note that the reference moved on to the frame seen at this total."""
+        self._base_yx_px, self._base_lag_yx_px = seen_yx_px, self.lag_yx_px
 
     def sigma(self, fine: Fine, frames: int, bin_px: int) -> Pair:
         """Standard error of the total: this frame's, that of the reference of `frames` frames, path and lag."""

@@ -170,7 +170,9 @@ class Histories:
         elsewhere = float(
             self._weight[best] + _mixed(self._evidence[best], real) + LOG_JUMP + _log_normal(np.array(2 * wide), wide)
         )
-        return _Weighed(evidence.shift_yx, value, prior, summed, jump > normal, away, elsewhere, spread, noise_variance)
+        return _Weighed(
+            evidence.shift_yx, value, prior, summed, jump > normal, away, elsewhere, spread, noise_variance, evidence.nats
+        )
 
     def adopt(self, weighed: _Weighed) -> Verdict:
         """Make the weighed continuations the histories and say what is known."""
@@ -253,6 +255,12 @@ class _Weighed:
     elsewhere: float
     spread: FloatArray
     noise_variance: float
+    nats: FloatArray
+
+    @property
+    def best_nats(self) -> float:
+        """What this frame alone says for the candidate that all together prefer."""
+        return float(self.nats[int(np.argmax(self.value)) % self.value.shape[1]])
 
 
 def _mixed(nats: FloatArray, real: float) -> FloatArray:

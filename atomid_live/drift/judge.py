@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import median
+
 import numpy as np
 
 from atomid_live.drift.hypotheses import Verdict
@@ -19,6 +22,35 @@ DECISIVE_NATS = 25.0
 LEAST_WEIGHT = 4.0
 LEAST_SHARED = 0.15
 RULED_OUT = -1e4
+REMEMBERED = 9
+LEAST_REMEMBERED = 3
+LEAST_USUAL_NATS = 6.0
+LEAST_USUAL_SHARE = 0.25
+
+
+class UsualEvidence:
+    """How much the chosen candidate of a sure frame usually has for it.
+
+    After a stage jump beyond the candidates looked at, the nearest lattice vector still agrees with the motion so far; that
+    nothing speaks for it, where much used to, gives it away.
+    """
+
+    def __init__(self) -> None:
+        self._nats: deque[float] = deque(maxlen=REMEMBERED)
+        self._lacking = 0
+
+    def lacks(self, nats: float) -> bool:
+        """Whether a frame has far less for it than usual."""
+        usual = median(self._nats) if len(self._nats) >= LEAST_REMEMBERED else 0.0
+        return usual > LEAST_USUAL_NATS and nats < LEAST_USUAL_SHARE * usual
+
+    def learn(self, nats: float, sure: bool) -> None:
+        """Take note of a frame; what lacks it again and again is the new usual."""
+        self._lacking = self._lacking + 1 if self.lacks(nats) else 0
+        if self._lacking > REMEMBERED:
+            self._nats.clear()
+        if sure:
+            self._nats.append(nats)
 
 
 def decisive(evidence: Evidence, trust: Trust) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from atomid_live.drift.budget import ErrorBudget, scan_lag
 from atomid_live.drift.clock import FrameClock
 from atomid_live.drift.hypotheses import Histories, Verdict
-from atomid_live.drift.judge import decisive, is_sure, learned, missing, outside, remarks
+from atomid_live.drift.judge import UsualEvidence, decisive, is_sure, learned, missing, outside, remarks
 from atomid_live.drift.landmarks import Query, Trust
 from atomid_live.drift.match import Moment, Seen, cell_px, find_fine, gather, periods_of, settle
 from atomid_live.drift.overlap import Image
@@ -94,6 +94,7 @@ class DriftTracker:
         self._good: deque[float] = deque(maxlen=9)
         self._pending: tuple[Image, Spectrum] | None = None
         self._trust = Trust()
+        self._usual = UsualEvidence()
         self._relief = Relief(RELIEF_WITHOUT_CELL)
         self._unsure = 0
         self._poor = 0
@@ -220,7 +221,7 @@ class DriftTracker:
             return self._unregistered(moment, fine)
         noise = 0.02**2 + max(np.nanmax(fine.variance_yx), 0.0)
         moment.relief = self._relief.of(moment.binned)
-        weighed, evidence = None, None
+        weighed, evidence, lacking = None, None, False
         for reach in (self._reach(), WIDE_REACH):
             query = Query(moment.image, self._trust, reach)
             evidence = self._histories.covering(gather(self._reference, query, fine, shifts), self._reference.periods)
@@ -228,11 +229,13 @@ class DriftTracker:
             if self._histories.count > 1 or not decisive(evidence, self._trust):
                 both = both.plus(self._relief.nats(moment.relief, evidence.shift_yx))
             weighed = self._histories.weigh(both, noise, self._trust.real)
-            if self._reference.periods is None or not missing(evidence, self._trust):
+            lacking = self._usual.lacks(weighed.best_nats)
+            if self._reference.periods is None or not (missing(evidence, self._trust) or lacking):
                 break
         assert weighed is not None and evidence is not None
         verdict = self._histories.adopt(weighed)
-        sure = is_sure(verdict, evidence, self._trust) and moment.rivalry < MOST_RIVALRY
+        sure = is_sure(verdict, evidence, self._trust) and moment.rivalry < MOST_RIVALRY and not lacking
+        self._usual.learn(weighed.best_nats, sure)
         if sure:
             self._trust = learned(self._trust, verdict, evidence)
         fine = settle(self._reference, moment.image, fine, verdict.shift_yx)
@@ -303,12 +306,16 @@ class DriftTracker:
         self._good.append(fine.correlation)
         flags, note = remarks(verdict, sure, self._unsure)
         place = (float(verdict.shift_yx[0] + moved[0]), float(verdict.shift_yx[1] + moved[1]))
-        self._after(moment, place, sure)
-        seen = (verdict.step_yx + moved) * self._bin()
-        late = scan_lag(moment.frame, self._histories.velocity_yx * self._bin(), seen)
-        step = seen - late
-        self._budget.moved(seen, late)
-        total = (verdict.total_yx + moved) * self._bin() - self._budget.lag_yx_px
+        velocity = self._histories.velocity_yx * self._bin()
+        seen, seen_step = (verdict.total_yx + moved) * self._bin(), (verdict.step_yx + moved) * self._bin()
+        step = seen_step - scan_lag(moment.frame, velocity, seen_step)
+        if sure:
+            self._budget.entered(velocity)
+        turn = np.nan_to_num(np.array(fine.trend_yx)) / max(moment.image.shape[0] - abs(place[0]), 1.0)
+        self._budget.moved(moment.frame, seen, seen_step, turn)
+        if self._after(moment, place, sure):
+            self._budget.rebased(seen)
+        total = seen - self._budget.lag_yx_px
         if verdict.jumped:
             self._velocity.clear()
         self._velocity.add(moment.frame.time_s, (total[0], total[1]), max(sigma), moment.frame.time_sigma_s)
@@ -328,8 +335,8 @@ class DriftTracker:
         )
         return self._estimate
 
-    def _after(self, moment: Moment, place: Pair, sure: bool) -> None:
-        """Keep the reference: a sure frame enters it, and it moves on before the specimen leaves it."""
+    def _after(self, moment: Moment, place: Pair, sure: bool) -> bool:
+        """Keep the reference: a sure frame enters it, and it moves on before the specimen leaves it; tells whether it did."""
         assert self._reference is not None and self._histories is not None
         share = overlap_share(moment.image.shape, place)
         if sure:
@@ -347,6 +354,7 @@ class DriftTracker:
             moved = self._reference.move(moment.image, place)
             self._histories.rebase(np.array(moved, float))
             self._move_relief(moment, moved)
+        return move
 
     def _move_relief(self, moment: Moment, moved: tuple[int, int]) -> None:
         if moment.relief is not None:
