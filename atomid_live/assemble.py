@@ -134,15 +134,23 @@ class Prepared:
         pipeline.warm_up(WARM_UP_SHAPE)
         return pipeline
 
-    def _courtesies(self, closing: ExitStack) -> list[Sink]:
-        address = self.settings.output.publish
-        if address is None:
-            return []
-        from atomid_live.sinks.publisher import Publisher
+    def _courtesies(self, session: Path, closing: ExitStack, *, lossless: bool) -> list[Sink]:
+        output, sinks = self.settings.output, list[Sink]()
+        if output.publish is not None:
+            from atomid_live.sinks.publisher import Publisher
 
-        publisher = Publisher(address)
-        closing.callback(publisher.close)
-        return [publisher]
+            publisher = Publisher(output.publish, output.advise)
+            closing.callback(publisher.close)
+            sinks.append(publisher)
+        elif output.advise:
+            raise UsageError("--advise needs an address to publish on; add e.g. --publish tcp://127.0.0.1:5556")
+        if output.average is not None:
+            from atomid_live.sinks.average import AverageSink
+
+            average = AverageSink(session, output.average, lossless=lossless)
+            closing.callback(average.close)
+            sinks.append(average)
+        return sinks
 
     def _recorder(self, folder: SessionFolder, *, lossless: bool) -> Recorder:
         output = self.settings.output
@@ -158,7 +166,9 @@ class Prepared:
         closing.callback(recorder.close)
         closing.callback(source.close)
         numbers = itertools.count(folder.next_sequence)
-        session = Session(source, pipeline, recorder, folder.path, numbers, self._courtesies(closing))
+        session = Session(
+            source, pipeline, recorder, folder.path, numbers, self._courtesies(folder.path, closing, lossless=not live)
+        )
         return Run(session, source, folder.path, recorder, notes, closing)
 
     def watch(self, watched: Path) -> Run:

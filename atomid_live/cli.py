@@ -74,6 +74,10 @@ class Shared:
     "One JSON line per frame on standard output."
     publish: str | None = None
     "Publish results for other programs, e.g. tcp://127.0.0.1:5556."
+    advise: bool | None = None
+    "Also publish by how much the scan would have to follow the specimen; the program itself moves nothing."
+    average: int | None = None
+    "Save the aligned mean of each N frames, with its error per pixel, as 32-bit TIFF."
     verbose: bool | None = None
     "Log details."
 
@@ -97,6 +101,8 @@ class Shared:
             "output.annotate": self.annotate,
             "output.json_lines": self.json,
             "output.publish": self.publish,
+            "output.advise": self.advise,
+            "output.average": self.average,
             "output.verbose": self.verbose,
         }
 
@@ -518,6 +524,43 @@ def suite(
         threads=threads,
     )
     evaluate_suite(plan, page=page, json_path=json_file, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    return 0
+
+
+@evaluate.command
+def drift(
+    *,
+    scenes: tuple[str, ...] = (),
+    small: bool = False,
+    real_data: Path | None = None,
+    frames_file: Path | None = None,
+    page: Path | None = None,
+    json_file: Path | None = None,
+) -> int:
+    """Score the drift tracker on simulated specimens (D1-D8) and on real series where they are.
+
+    Parameters
+    ----------
+    scenes
+        Names such as D5; all by default.
+    small
+        One run of each scene.
+    real_data
+        Folder of real frames; only numbers are kept.
+    frames_file
+        File that keeps every frame of every run, so that a long evaluation can be gone on with.
+    page
+        Results page whose marked section is written anew, e.g. docs/results.md.
+    json_file
+        File for every number.
+    """
+    from atomid_live.guest import behave
+
+    behave(1)
+    from atomid_live.evaluate.drift_report import Plan, evaluate_drift
+
+    plan = Plan(scenes, small, real_data, frames_file)
+    evaluate_drift(plan, page=page, json_path=json_file, tell=lambda text: print(text, file=sys.stderr, flush=True))
     return 0
 
 

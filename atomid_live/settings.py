@@ -83,6 +83,10 @@ class DriftSettings(_Section):
 
     history: int = Field(12, ge=3, le=500, description="frames used for the velocity")
     max_gap_s: float = Field(3600.0, gt=0, description="a longer gap between frames begins a new segment")
+    settled_nm_min: float = Field(0.5, gt=0, le=1000, description="speed in nm/min below which the specimen counts as settled")
+    mark_xy_px: tuple[float, float] | None = Field(
+        None, description="feature x, y in a segment's first frame whose leaving the field is foretold; none is the centre"
+    )
 
 
 class StrainSettings(_Section):
@@ -117,6 +121,8 @@ class OutputSettings(_Section):
     )
     json_lines: bool = Field(False, description="one JSON line per frame on standard output")
     publish: str | None = Field(None, description="publish results on this ZMQ address of this machine")
+    advise: bool = Field(False, description="also publish by how much the scan would have to follow the specimen")
+    average: int | None = Field(None, ge=2, le=200, description="save the aligned mean of each N frames with its error as TIFF")
     verbose: bool = Field(False, description="log details")
     min_free_bytes: int = Field(500_000_000, ge=0, description="pictures and tables stop below this much free disk")
 

@@ -243,6 +243,10 @@ class DriftEstimate:
         Which frame and segment `total_yx_px` refers to.
     candidates_yx_px : tuple of (float, float)
         Other totals the data allow when the step is known only modulo a lattice vector.
+    settling_s, sigma_settling_s, settled_nm_min : float
+        Seconds until the drift is slower than `settled_nm_min`, with the standard error; NaN unless significant.
+    leaving_s, sigma_leaving_s : float
+        Seconds until the marked feature, or what was at the centre, leaves the field of view; NaN unless significant.
     """
 
     step_yx_px: tuple[float, float] = (NAN, NAN)
@@ -257,6 +261,11 @@ class DriftEstimate:
     candidates_yx_px: tuple[tuple[float, float], ...] = ()
     flags: int = 0
     note: str = ""
+    settling_s: float = NAN
+    sigma_settling_s: float = NAN
+    leaving_s: float = NAN
+    sigma_leaving_s: float = NAN
+    settled_nm_min: float = NAN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -684,6 +693,16 @@ class Result:
         down = rows * (1 - ky)
         lean = self.distortion.shear * self.pixel_size_yx_nm[0] / self.pixel_size_yx_nm[1] if self.distortion.name else 0.0
         return np.stack([middle + down, self.detections.yx_px[:, 1] - kx * rows + lean * down], axis=1)
+
+    @property
+    def sample_yx_px(self) -> FloatArray:
+        """Places (N, 2) on the specimen, in the coordinates of the segment's first frame: at mid-frame, minus the total drift.
+
+        Where the motion within the frame is unknown the position as seen counts; NaN where the total is unknown.
+        """
+        still = self.corrected_yx_px
+        place: FloatArray = np.where(np.isfinite(still), still, self.detections.yx_px) - np.array(self.drift.total_yx_px)
+        return place
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from atomid_live import __version__, flags
 from atomid_live.errors import WireError
+from atomid_live.flags import Flag
 from atomid_live.types import NAN, UNCALIBRATED, Frame, FrameMeta, Result, frozen
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -238,6 +239,10 @@ def encode_result(result: Result, session: str = "") -> list[bytes]:
             "velocity_xy_nm_min": _xy(result.drift.velocity_yx_nm_min),
             "sigma_velocity_nm_min": result.drift.sigma_velocity_nm_min,
             "quality": result.drift.quality,
+            "settling_s": result.drift.settling_s,
+            "sigma_settling_s": result.drift.sigma_settling_s,
+            "leaving_s": result.drift.leaving_s,
+            "sigma_leaving_s": result.drift.sigma_leaving_s,
         },
         "strain": {
             "valid": result.reading.valid,
@@ -252,3 +257,36 @@ def encode_result(result: Result, session: str = "") -> list[bytes]:
     }
     parts = [f"atomid.result.{result.meta.detector or 'frame'}".encode(), json.dumps(_clean(header), allow_nan=False).encode()]
     return parts + [np.ascontiguousarray(array, "<f8").tobytes() for array in arrays.values()]
+
+
+_NOT_TO_FOLLOW = Flag.MODULO_LATTICE | Flag.DRIFT_POOR | Flag.DRIFT_LOST | Flag.DRIFT_JUMP | Flag.CLOCK_STEP
+
+
+def encode_advice(result: Result, session: str = "") -> list[bytes]:
+    """Encode by how much the scan would have to follow the specimen: topic and JSON header, no arrays.
+
+    The program never moves anything; what is done with the advice is the receiver's affair. Where the drift is not sure the
+    shift is null and `reason` says why.
+    """
+    drift = result.drift
+    unsure = flags.names(drift.flags & _NOT_TO_FOLLOW)
+    known = not unsure and all(map(math.isfinite, drift.total_yx_px))
+    total = drift.total_yx_px if known else UNCALIBRATED
+    size = result.pixel_size_yx_nm
+    header = {
+        "htype": "atomid.advice-1.0",
+        "schema": 1,
+        "version": __version__,
+        "session": session,
+        "sequence": result.sequence,
+        "index": result.index,
+        "segment": result.segment,
+        "time_s": result.time_s,
+        "shift_scan_xy_px": _xy(total),
+        "sigma_xy_px": _xy(drift.sigma_yx_px),
+        "shift_scan_xy_nm": _xy((total[0] * size[0], total[1] * size[1])),
+        "velocity_xy_px_s": _xy(drift.velocity_yx_px_s),
+        "scan_rotation_rad": result.meta.scan_rotation_rad,
+        "reason": "" if known else ", ".join(unsure) or "no total",
+    }
+    return [b"atomid.advice", json.dumps(_clean(header), allow_nan=False).encode()]

@@ -63,7 +63,7 @@ class ErrorBudget:
         self.lag_yx_px = np.zeros(2)
         self.gauge = 0.0
         self._base_yx_px, self._base_lag_yx_px = np.zeros(2), np.zeros(2)
-        self._velocity_yx_px_s, self._frames = np.zeros(2), 0
+        self._elapsed_s = 0.0
 
     def moved(self, frame: Frame, seen_yx_px: FloatArray, step_yx_px: FloatArray, turn_yx: FloatArray) -> None:
         """Take note of a seen total and of the step to it: what of the total is scan lag follows from where the reference was.
@@ -72,16 +72,23 @@ class ErrorBudget:
         """
         self._path += float(np.hypot(*step_yx_px))
         away = seen_yx_px - self._base_yx_px
-        self.lag_yx_px = self._base_lag_yx_px + scan_lag(frame, self._velocity_yx_px_s, away, turn_yx)
+        if self._elapsed_s > 0:
+            lag = scan_lag(frame, away / self._elapsed_s, away, turn_yx)
+            self.lag_yx_px = self._base_lag_yx_px + lag
 
-    def entered(self, velocity_yx_px_s: FloatArray) -> None:
-        """Take note that a frame taken at this velocity entered the reference."""
-        self._frames = min(self._frames + 1, MOST_FRAMES)
-        self._velocity_yx_px_s = self._velocity_yx_px_s + (velocity_yx_px_s - self._velocity_yx_px_s) / self._frames
+    def elapse(self, seconds: float) -> None:
+        """Let time pass."""
+        self._elapsed_s += seconds
+
+    def jumped(self, frame: Frame, seen_yx_px: FloatArray, step_yx_px: FloatArray, velocity_yx_px_s: FloatArray) -> None:
+        """Take note of a jump to a seen total: it took no time, so only the velocity before it shears the frames."""
+        self.lag_yx_px = self.lag_yx_px + scan_lag(frame, velocity_yx_px_s, step_yx_px)
+        self._path += float(np.hypot(*step_yx_px))
+        self.rebased(seen_yx_px)
 
     def rebased(self, seen_yx_px: FloatArray) -> None:
         """Take note that the reference moved on to the frame seen at this total."""
-        self._base_yx_px, self._base_lag_yx_px = seen_yx_px, self.lag_yx_px
+        self._base_yx_px, self._base_lag_yx_px, self._elapsed_s = seen_yx_px, self.lag_yx_px, 0.0
 
     def sigma(self, fine: Fine, frames: int, bin_px: int) -> Pair:
         """Standard error of the total: this frame's, that of the reference of `frames` frames, path and lag."""

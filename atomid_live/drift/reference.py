@@ -64,8 +64,9 @@ class Reference:
         """
         dy, dx = (math.floor(s + 0.5) for s in shift_yx)
         mean, count = np.zeros_like(self.mean), np.zeros_like(self._count)
-        to, source = _overlap(self.mean.shape, dy, dx)
-        mean[to], count[to] = self.mean[source], self._count[source]
+        if abs(dy) < mean.shape[0] and abs(dx) < mean.shape[1]:
+            to, source = _overlap(self.mean.shape, dy, dx)
+            mean[to], count[to] = self.mean[source], self._count[source]
         fresh = count == 0
         mean[fresh] = image[fresh]
         self.mean, self._count = mean, np.where(fresh, np.float32(1), count)

@@ -15,6 +15,7 @@ import numpy as np
 
 from atomid_live.drift.budget import ErrorBudget, scan_lag
 from atomid_live.drift.clock import FrameClock
+from atomid_live.drift.forecast import Forecast
 from atomid_live.drift.hypotheses import Histories, Verdict
 from atomid_live.drift.judge import UsualEvidence, decisive, is_sure, learned, missing, outside, remarks
 from atomid_live.drift.landmarks import Query, Trust
@@ -41,6 +42,7 @@ USUAL_VELOCITY_NM_S = 0.05
 LEAST_SPEED_CELLS = 0.2
 CANDIDATES_SHOWN = 6
 MOST_RIVALRY = 0.85
+FAINT_CORRELATION = 0.2
 RELIEF_WITHOUT_CELL = 8.0
 
 
@@ -91,6 +93,7 @@ class DriftTracker:
         self._clock = FrameClock()
         self._budget = ErrorBudget()
         self._velocity = VelocityFit(self._settings.history)
+        self._forecast = Forecast(self._settings)
         self._good: deque[float] = deque(maxlen=9)
         self._pending: tuple[Image, Spectrum] | None = None
         self._trust = Trust()
@@ -136,7 +139,7 @@ class DriftTracker:
             return self._answer(frame, Flag.DRIFT_POOR, "frame too small to be registered", 0.0)
         interval = self._clock.tick(frame)
         if self._clock.flag:
-            self._velocity.clear()
+            self._forget_motion()
         if seen is not None and (seen.frame is not frame or seen.preparer is not self._preparer):
             seen = None
         prepared = seen.prepared if seen is not None else self._preparer.prepare(frame.pixels)
@@ -166,6 +169,7 @@ class DriftTracker:
             self._histories.set_nominal(self._clock.usual_s)
         sigma = frame.time_sigma_s if math.isfinite(frame.time_sigma_s) else 0.0
         self._histories.elapse(interval, sigma)
+        self._budget.elapse(interval)
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 
@@ -234,7 +238,9 @@ class DriftTracker:
                 break
         assert weighed is not None and evidence is not None
         verdict = self._histories.adopt(weighed)
-        sure = is_sure(verdict, evidence, self._trust) and moment.rivalry < MOST_RIVALRY and not lacking
+        # a lattice too faint to be recognised as one shows as many peaks of like height
+        guessed = moment.rivalry > MOST_RIVALRY and fine.correlation < FAINT_CORRELATION
+        sure = is_sure(verdict, evidence, self._trust) and not (guessed or lacking)
         self._usual.learn(weighed.best_nats, sure)
         if sure:
             self._trust = learned(self._trust, verdict, evidence)
@@ -283,7 +289,7 @@ class DriftTracker:
             self._reference.prefer(periods)
         self._begin_relief(moment)
         self._histories = self._new_histories(moment.frame, self._clock.usual_s)
-        self._velocity.clear()
+        self._forget_motion()
         self._good.clear()
         self._pending, self._poor, self._unsure = None, 0, 0
         self._budget.gauge += spread**2
@@ -291,6 +297,10 @@ class DriftTracker:
         flags = int(Flag.DRIFT_LOST | Flag.DRIFT_POOR) | self._clock.flag
         note = "specimen moved out of the reference; total continues from the prediction"
         return self._answer(moment.frame, flags, note, 0.0, total=(float(total[0]), float(total[1])))
+
+    def _forget_motion(self) -> None:
+        self._velocity.clear()
+        self._forecast.clear()
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -309,15 +319,18 @@ class DriftTracker:
         velocity = self._histories.velocity_yx * self._bin()
         seen, seen_step = (verdict.total_yx + moved) * self._bin(), (verdict.step_yx + moved) * self._bin()
         step = seen_step - scan_lag(moment.frame, velocity, seen_step)
-        if sure:
-            self._budget.entered(velocity)
-        turn = np.nan_to_num(np.array(fine.trend_yx)) / max(moment.image.shape[0] - abs(place[0]), 1.0)
-        self._budget.moved(moment.frame, seen, seen_step, turn)
+        if verdict.jumped:
+            self._budget.jumped(moment.frame, seen, seen_step, velocity)
+        else:
+            turn = np.nan_to_num(np.array(fine.trend_yx)) / max(moment.image.shape[0] - abs(place[0]), 1.0)
+            self._budget.moved(moment.frame, seen, seen_step, turn)
         if self._after(moment, place, sure):
             self._budget.rebased(seen)
         total = seen - self._budget.lag_yx_px
         if verdict.jumped:
-            self._velocity.clear()
+            self._forget_motion()
+        if sure:
+            self._forecast.add(moment.frame.time_s, (total[0], total[1]), max(sigma))
         self._velocity.add(moment.frame.time_s, (total[0], total[1]), max(sigma), moment.frame.time_sigma_s)
         quality = min(1.0, max(0.0, verdict.probability * min(1.0, fine.correlation / median(self._good))))
         others = tuple((float(y), float(x)) for y, x in verdict.others_yx[:CANDIDATES_SHOWN] * self._bin())
@@ -389,8 +402,14 @@ class DriftTracker:
     def _with_velocity(self, frame: Frame, estimate: DriftEstimate) -> DriftEstimate:
         speed = self._velocity.get()
         pixel = frame.pixel_size_yx_nm
+        outlook = self._forecast.get(frame.shape, pixel, speed)
         return replace(
             estimate,
+            settled_nm_min=self._settings.settled_nm_min,
+            settling_s=outlook.settling_s,
+            sigma_settling_s=outlook.sigma_settling_s,
+            leaving_s=outlook.leaving_s,
+            sigma_leaving_s=outlook.sigma_leaving_s,
             velocity_yx_px_s=speed.yx_px_s,
             velocity_yx_nm_min=(speed.yx_px_s[0] * pixel[0] * 60, speed.yx_px_s[1] * pixel[1] * 60),
             sigma_velocity_nm_min=speed.sigma_px_s * max(pixel) * 60,

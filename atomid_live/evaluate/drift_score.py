@@ -9,6 +9,7 @@ import numpy as np
 
 from atomid_live.evaluate.drift_runs import UNSURE, Followed
 from atomid_live.flags import Flag
+from atomid_live.settings import DriftSettings
 from atomid_live.types import NAN, FloatArray
 
 
@@ -98,9 +99,16 @@ def judge(run: Followed) -> _Judged:
         step[~wrong_step],
         error[1:][right],
         error[1:][right] / np.array(run.sigma_yx)[1:][right],
-        velocity[right],
+        velocity[right & _undisturbed(run)],
         _unanswered(run, wrong, flagged),
     )
+
+
+def _undisturbed(run: Followed) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Frames whose velocity was fitted to sure frames alone, without a jump among them."""
+    disturbed = (np.array(run.flags) & (UNSURE | int(Flag.DRIFT_JUMP))) > 0
+    history = DriftSettings().history
+    return np.array([not disturbed[max(0, k - history) : k + 1].any() for k in range(1, len(disturbed))])
 
 
 def _unanswered(

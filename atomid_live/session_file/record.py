@@ -63,6 +63,11 @@ def _drift(drift: DriftEstimate) -> Record:
         "candidates_xy_px": [xy(candidate) for candidate in drift.candidates_yx_px],
         "flags": flags.names(drift.flags),
         "note": drift.note,
+        "settling_s": drift.settling_s,
+        "sigma_settling_s": drift.sigma_settling_s,
+        "leaving_s": drift.leaving_s,
+        "sigma_leaving_s": drift.sigma_leaving_s,
+        "settled_nm_min": drift.settled_nm_min,
     }
 
 

@@ -24,6 +24,7 @@ ATOM_COLUMNS = (
     "exx_corrected", "eyy_corrected", "exy_corrected", "rotation_corrected_mrad",
     "track_id",
     "d2min_px2", "grain",
+    "sample_x_px", "sample_y_px",
 )  # fmt: skip
 _ATOM_DECIMALS = {
     "x_px": 4, "y_px": 4, "x_nm": 6, "y_nm": 6, "score": 4, "sigma_x_px": 4, "sigma_y_px": 4,
@@ -31,11 +32,13 @@ _ATOM_DECIMALS = {
     "sigma_exx": 6, "sigma_eyy": 6, "sigma_exy": 6, "x_corrected_px": 4, "y_corrected_px": 4,
     "exx_corrected": 6, "eyy_corrected": 6, "exy_corrected": 6, "rotation_corrected_mrad": 4,
     "d2min_px2": 4,
+    "sample_x_px": 4, "sample_y_px": 4,
 }  # fmt: skip
 
 DRIFT_COLUMNS = (
     "frame", "time_s", "dx_px", "dy_px", "total_x_px", "total_y_px", "sigma_px", "total_x_nm", "total_y_nm",
     "vx_nm_min", "vy_nm_min", "sigma_v_nm_min", "quality", "reference_frame", "segment", "flags",
+    "settling_s", "sigma_settling_s", "leaving_s", "sigma_leaving_s",
 )  # fmt: skip
 
 _STATISTICS = ("mean", "std", "sem")
@@ -86,6 +89,7 @@ def atoms_csv(result: Result) -> bytearray:
         "d2min_px2": math.nan, "grain": -1,
     }  # fmt: skip
     columns["x_corrected_px"], columns["y_corrected_px"] = xy_columns(result.corrected_yx_px)
+    columns["sample_x_px"], columns["sample_y_px"] = xy_columns(result.sample_yx_px)
     if len(strain.exx) == count:
         columns |= {"exx": strain.exx, "eyy": strain.eyy, "exy": strain.exy, "rotation_mrad": strain.rotation_mrad}
         columns |= {"hydrostatic": strain.hydrostatic, "sigma_strain": strain.sigma, "flags": columns["flags"] | strain.flags}
@@ -119,6 +123,7 @@ def drift_row(record: Mapping[str, Any]) -> bytes:
             number(math.sqrt((sigma[0] ** 2 + sigma[1] ** 2) / 2), 4), *(number(v, 6) for v in total_nm),
             *(number(v, 5) for v in (*velocity, drift["sigma_velocity_nm_min"])), number(drift["quality"], 4),
             "" if reference is None else str(reference), str(record["segment"]), str(flags.from_names(drift["flags"])),
+            *(number(drift.get(name), 1) for name in ("settling_s", "sigma_settling_s", "leaving_s", "sigma_leaving_s")),
         ]
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from atomid_live.sinks.event_words import recent_events
 from atomid_live.sinks.trail import trail
 from atomid_live.sinks.verdicts import Level, Verdict
 from atomid_live.sinks.view import FramePoint, Snapshot
-from atomid_live.sinks.wording import Script, duration, file_name, size
+from atomid_live.sinks.wording import Script, duration, file_name, outlook_words, size
 from atomid_live.types import Summary
 
 STYLES: dict[Level, str] = {"good": "green", "watch": "yellow", "bad": "bold red", "unknown": "bright_black"}
@@ -112,7 +112,7 @@ def _drift_words(snapshot: Snapshot, point: FramePoint, script: Script, width: i
         _words(total),
         _words(f"x {script.number(x * pixel_x, 3, True)}  y {script.number(y * pixel_y, 3, True)} nm"),
         _words(("speed ", _LABEL), (script.sparkline(speeds, min(24, width - 8)), "cyan")),
-        _words((script.clean(verdict.detail) or verdict.word, STYLES[verdict.level])),
+        _words((script.clean(verdict.detail) or outlook_words(drift, script) or verdict.word, STYLES[verdict.level])),
     ]
 
 

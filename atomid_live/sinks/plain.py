@@ -18,7 +18,7 @@ from atomid_live.sinks import verdicts
 from atomid_live.sinks.console import still_running, stop_on_signal
 from atomid_live.sinks.event_words import event_records, event_words
 from atomid_live.sinks.view import FramePoint, Snapshot, SnapshotSource
-from atomid_live.sinks.wording import Script, duration, file_name
+from atomid_live.sinks.wording import Script, duration, file_name, outlook_words
 from atomid_live.types import COMPONENTS, Summary
 
 SCHEMA = 1
@@ -141,6 +141,8 @@ def drift_words(point: FramePoint, script: Script) -> str:
     words = f"drift {script.number(x, 1, True)},{script.number(y, 1, True)} px"
     if math.isfinite(speed):
         words += " " + script.measured(speed, point.drift.sigma_velocity_nm_min, "nm/min")
+    if outlook := outlook_words(point.drift, script):
+        words += f" ({outlook})"
     verdict = verdicts.of_drift(point)
     return words if verdict.level == "good" else f"{words} [{verdict.word}]"
 

@@ -8,7 +8,7 @@ import zmq
 
 from atomid_live.errors import UsageError
 from atomid_live.types import Frame, Result
-from atomid_live.wire import encode_result
+from atomid_live.wire import encode_advice, encode_result
 
 
 class Publisher:
@@ -18,9 +18,12 @@ class Publisher:
     ----------
     address : str
         Where to bind, e.g. ``tcp://127.0.0.1:5556``; only this machine's loopback is accepted.
+    advise : bool
+        Also publish, after each result, by how much the scan would have to follow the specimen.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, advise: bool = False) -> None:
+        self._advise = advise
         if not address.startswith(("tcp://127.0.0.1:", "tcp://localhost:", "ipc://", "inproc://")):
             raise UsageError(f"--publish {address}: results are published on this machine only, e.g. tcp://127.0.0.1:5556")
         self.session = uuid.uuid4().hex
@@ -41,6 +44,8 @@ class Publisher:
     def write(self, frame: Frame, result: Result) -> None:
         """Send one result without waiting."""
         self._socket.send_multipart(encode_result(result, self.session), flags=zmq.NOBLOCK)
+        if self._advise:
+            self._socket.send_multipart(encode_advice(result, self.session), flags=zmq.NOBLOCK)
 
     def close(self) -> None:
         """Release the port."""

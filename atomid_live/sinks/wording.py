@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
+from atomid_live.types import DriftEstimate
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _STEPS = "_.-~=+*#"
 _ARROWS = "→↘↓↙←↖↑↗"
@@ -159,3 +161,15 @@ def file_name(source: str) -> str:
     if "://" in source:
         return source
     return PureWindowsPath(PurePosixPath(source).name).name or source
+
+
+def outlook_words(drift: DriftEstimate, script: Script) -> str:
+    """Return when the drift will have settled and when the field is left, each with its error; "" where nothing is known."""
+    words = []
+    if math.isfinite(drift.settling_s):
+        when = f"{duration(drift.settling_s)} {script.plus_minus} {duration(drift.sigma_settling_s)}"
+        words.append(f"below {drift.settled_nm_min:g} nm/min in about {when}")
+    if math.isfinite(drift.leaving_s):
+        when = f"{duration(drift.leaving_s)} {script.plus_minus} {duration(drift.sigma_leaving_s)}"
+        words.append(f"leaves the field in {when}")
+    return "; ".join(words)

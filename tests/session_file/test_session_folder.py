@@ -42,11 +42,12 @@ def test_headers_are_those_of_the_contract(folder: SessionFolder, result: Make) 
         "frame,column_id,x_px,y_px,x_nm,y_nm,score,sigma_x_px,sigma_y_px,amplitude,site,"
         "exx,eyy,exy,rotation_mrad,hydrostatic,sigma_strain,flags,sigma_exx,sigma_eyy,sigma_exy,"
         "x_corrected_px,y_corrected_px,exx_corrected,eyy_corrected,exy_corrected,rotation_corrected_mrad,track_id,"
-        "d2min_px2,grain"
+        "d2min_px2,grain,sample_x_px,sample_y_px"
     )
     assert (folder.path / "drift.csv").read_text().splitlines()[0] == (
         "frame,time_s,dx_px,dy_px,total_x_px,total_y_px,sigma_px,total_x_nm,total_y_nm,"
-        "vx_nm_min,vy_nm_min,sigma_v_nm_min,quality,reference_frame,segment,flags"
+        "vx_nm_min,vy_nm_min,sigma_v_nm_min,quality,reference_frame,segment,flags,"
+        "settling_s,sigma_settling_s,leaving_s,sigma_leaving_s"
     )
     strain = (folder.path / "strain.csv").read_text().splitlines()[0]
     assert strain.startswith("frame,time_s,columns,spacing_px,exx_mean,exx_std,exx_sem,eyy_mean,")

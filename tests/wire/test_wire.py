@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomid_live.errors import WireError
-from atomid_live.types import Detections, Frame, FrameMeta, Origin, Result
-from atomid_live.wire import MAX_HEADER_BYTES, decode_frame, encode_frame, encode_result
+from atomid_live.flags import Flag
+from atomid_live.types import Detections, DriftEstimate, Frame, FrameMeta, Origin, Result
+from atomid_live.wire import MAX_HEADER_BYTES, decode_frame, encode_advice, encode_frame, encode_result
 
 ROWS, COLS = 5, 7
 
@@ -128,3 +130,20 @@ def test_result_message_has_x_before_y_and_no_nan() -> None:
     assert first["name"] == "xy_px"
     assert np.array_equal(np.frombuffer(parts[2], "<f8").reshape(first["shape"]), [[2.0, 1.0], [4.0, 3.0]])
     assert len(parts) == 2 + len(header["arrays"])
+
+
+def test_advice_says_where_to_and_keeps_still_when_unsure() -> None:
+    drift = DriftEstimate(total_yx_px=(3.0, -4.0), sigma_yx_px=(0.1, 0.2))
+    result = Result(
+        7, (ROWS, COLS), 1.0, "arrival", Origin("x"), Detections.empty(), pixel_size_yx_nm=(0.02, 0.01), drift=drift
+    )
+    topic, header = encode_advice(result, "s")
+    told = json.loads(header)
+    assert topic == b"atomid.advice"
+    assert told["shift_scan_xy_px"] == [-4.0, 3.0]
+    assert told["shift_scan_xy_nm"] == pytest.approx([-0.04, 0.06])
+    assert told["reason"] == ""
+    unsure = replace(result, drift=replace(drift, flags=int(Flag.MODULO_LATTICE)))
+    told = json.loads(encode_advice(unsure, "s")[1])
+    assert told["shift_scan_xy_px"] == [None, None]
+    assert told["reason"] == "modulo_lattice"
