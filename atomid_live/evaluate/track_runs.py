@@ -123,6 +123,11 @@ def _newly_gone(session: EventfulSession, before: set[tuple[int, int]], truth: F
     return out
 
 
+def _judged_place(event: Event, shape: tuple[int, int]) -> bool:
+    """Whether a told event lies where the truth was collected: the rim and its neighbourhood are left out on both sides."""
+    return all(BORDER_PX <= v <= n - 1 - BORDER_PX for v, n in zip(event.before_yx_px, shape, strict=True))
+
+
 def run_session(session: EventfulSession, score: Score, detector: Detector | None = None) -> None:
     """Follow one session and add its counts to a score."""
     pipeline, book = Pipeline(detector or DogDetector(), Settings()), _IdBook()
@@ -146,8 +151,8 @@ def run_session(session: EventfulSession, score: Score, detector: Detector | Non
         if simulated.index == len(session) - 1:
             score.loss_rates.append(result.tracks.damage.loss_per_frame)
     if scenario.damage_per_frame:
-        lasting = {e.first for e in expected}
-        told = [e for e in told if e.onset_sequence in lasting or FIRST_JUDGED <= e.onset_sequence < len(session) - LAST_JUDGED]
+        last = len(session) - LAST_JUDGED
+        told = [e for e in told if FIRST_JUDGED <= e.onset_sequence < last and _judged_place(e, scenario.shape)]
     score_events(told, expected, spacing, score)
 
 

@@ -12,7 +12,7 @@ from atomid_live.types import FloatArray, IntArray
 
 SHAPE = (400, 512)
 MARGIN_PX = 28.0
-APART_CELLS = 3.2
+APART_CELLS = 2.8
 EACH = 5
 REACH_CELLS = 25
 CALM = TurningScenario(

@@ -107,3 +107,28 @@ def learn_all(row, use, off, sigma, hits, home, amplitude, place_variance, ampli
         home[i, 1] += off[k, 1] / n
         amplitude[i] += off[k, 2] / n
         hits[i] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def gather_all(column, place, flags, yx, height, poor, reach, usable, mean):  # type: ignore[no-untyped-def]
+    """Per site in view: offset (y, x) and height of its column, NaN where it has no good one; whether it shows what is usual.
+
+    `usable` says which sites are known well enough for that; `values` holds offset and relative height of those that show it.
+    """
+    n = len(column)
+    offset, amplitude = np.full((n, 2), np.nan), np.full(n, np.nan)
+    good, near = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    values = np.empty((n, 3))
+    count = 0
+    for k in range(n):
+        c = column[k]
+        if c < 0 or flags[c] & poor:
+            continue
+        good[k] = True
+        dy, dx = yx[c, 0] - place[k, 0], yx[c, 1] - place[k, 1]
+        offset[k, 0], offset[k, 1], amplitude[k] = dy, dx, height[c]
+        if usable[k] and mean[k] > 0 and dy * dy + dx * dx < reach * reach:
+            near[k] = True
+            values[count, 0], values[count, 1], values[count, 2] = dy, dx, height[c] / mean[k]
+            count += 1
+    return offset, amplitude, good, near, values[:count].copy()

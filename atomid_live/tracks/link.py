@@ -19,7 +19,7 @@ JUMP_SPACINGS = 0.75
 FIRST_SHARE, ROUNDS = 0.35, (0.35, 0.7, 1.0)
 LEAST_FOR_BEND = 30
 CLIP = 3.0
-ENOUGH = 1500
+ENOUGH = 800
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from atomid_live.flags import Flag
 from atomid_live.lattice.sites import fit_lattice, missing_sites
 from atomid_live.settings import Settings
 from atomid_live.tracks.dose import DoseMeter
+from atomid_live.tracks.kernels import place_all
 from atomid_live.tracks.lattice_watch import LatticeWatch, deformation
 from atomid_live.tracks.link import Placement, align, link
 from atomid_live.tracks.sites import OCCUPIED, VACANT, Sites
@@ -160,11 +161,12 @@ class TrackTracker:
 
     def _placed(self, found: Detections, lattice: Lattice, total: FloatArray, shape: tuple[int, int]) -> Placement:
         first = self._by_drift(lattice, total, shape)
-        full = np.flatnonzero(self._sites.state == OCCUPIED)
-        home = self._sites.home_yx_px[full]
-        place = first.places(home)
-        inside = ((place >= 0) & (place < np.array(shape))).all(axis=1)
-        return align(home[inside], first, found.yx_px, found.spacing_px, shape)
+        limit = np.array(shape) - 0.5
+        row, _, _ = place_all(
+            self._sites.home_yx_px, first.shift_yx_px, first.bend, first.centre_yx_px, -0.5, limit, 0.0, limit
+        )
+        row = row[self._sites.state[row] == OCCUPIED]
+        return align(self._sites.home_yx_px[row], first, found.yx_px, found.spacing_px, shape)
 
     def _share(self, seen: Seen) -> float:
         """Part of the well-known columns in view that were found."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.flags import Flag
-from atomid_live.tracks.kernels import place_all
+from atomid_live.tracks.kernels import gather_all, place_all
 from atomid_live.tracks.link import RANGE_SPACINGS as REACH
 from atomid_live.tracks.link import Placement, link, link_far
 from atomid_live.tracks.local import Neighbourhood, spread, spread_by_brightness
@@ -18,7 +18,7 @@ from atomid_live.types import Detections, FloatArray, Frame, IntArray
 
 MARGIN_SPACINGS = 0.6
 ESTABLISHED = 5
-GAUGE_COLUMNS = 200
+GAUGE_COLUMNS = 100
 POOR = int(Flag.EDGE | Flag.FIT_FAILED | Flag.CLIPPED)
 ENOUGH = 1500
 OWN_FRAMES = 6.0
@@ -94,17 +94,14 @@ def _shrunk(own: FloatArray, hits: IntArray, pooled: FloatArray) -> FloatArray:
 
 def weigh(frame: Frame, found: Detections, sites: Sites, seen: Seen, spacing_px: float) -> Evidence | None:
     """Measure the sites of a view; None where too few columns were found to know what is usual in this frame."""
-    count, flags = len(seen.row), found.flags[np.maximum(seen.column, 0)]
+    count = len(seen.row)
     hits, mean = sites.hits[seen.row], sites.amplitude[seen.row]
-    good = (seen.column >= 0) & ((flags & POOR) == 0)
-    offset, amplitude = np.full((count, 2), np.nan), np.full(count, np.nan)
-    offset[good] = found.yx_px[seen.column[good]] - seen.place_yx_px[good]
-    amplitude[good] = found.amplitude[seen.column[good]]
-    near = good & (np.hypot(*np.nan_to_num(offset, nan=np.inf).T) < REACH * spacing_px) & (hits >= 1) & (mean > 0)
-    near &= sites.state[seen.row] == OCCUPIED
-    if near.sum() < ESTABLISHED:
+    usable = (hits >= 1) & (sites.state[seen.row] == OCCUPIED)
+    offset, amplitude, good, near, values = gather_all(
+        seen.column, seen.place_yx_px, found.flags, found.yx_px, found.amplitude, POOR, REACH * spacing_px, usable, mean
+    )
+    if len(values) < ESTABLISHED:
         return None
-    values = np.column_stack([offset[near], amplitude[near] / mean[near]])
     around = Neighbourhood(seen.place_yx_px[near], values, spacing_px, frame.shape).at(seen.place_yx_px)
     gain = np.where(around[:, 2] > 0, around[:, 2], np.nan)
     offset -= around[:, :2]
