@@ -33,7 +33,7 @@ LEAST_ANGLE = np.deg2rad(25.0)
 AROUND, INSIDE = 15, 7
 # beside a strong spot nothing weaker is believed: within this distance, or under this part of its power
 SHADE, SHADE_PART = 10, 0.004
-SURE, SURE_BEYOND = 38.0, 24.0
+SURE, SURE_BEYOND, SURE_SUM = 36.0, 17.0, 60.0
 _EULER = 0.5772156649
 
 
@@ -65,8 +65,8 @@ class FaintLattice:
 
     @property
     def margin(self) -> float:
-        """By how much both numbers exceed what they need."""
-        return min(self.evidence - SURE, self.beyond - SURE_BEYOND)
+        """By how much both numbers, and half their sum, exceed what they need."""
+        return min(self.evidence - SURE, self.beyond - SURE_BEYOND, 0.5 * (self.evidence + self.beyond - SURE_SUM))
 
     @property
     def found(self) -> bool:

@@ -30,6 +30,7 @@ Image = NDArray[np.float32]
 SPECTRUM_SIDE = 512
 FINER_SIDE, CROP_PX = 2, 1024
 NOISY_LATTICE = 0.85
+SPECTRUM_SAY = 2.0
 CLOSEST_PER_PLANE = 0.5
 LEAST_PER_PLANE, MOST_PER_PLANE = 0.16, 0.36
 MIDDLE_SIDE = 288
@@ -79,7 +80,8 @@ def _lattice_scale(levels: Levels, spectrum: Spectrum, side: int) -> Scale:
     sigma, spacing = _measured_sigma(levels, first)
     noisy = spectrum.noise_fraction(sigma / side)
     # the noisier the frame, the more the spectrum has a say
-    pulled = sigma ** (1.0 - noisy) * first**noisy
+    say = min(SPECTRUM_SAY * noisy, 1.0)
+    pulled = sigma ** (1.0 - say) * first**say
     least = LEAST_PER_PLANE * plane if noisy > 0.3 else 0.0
     sigma = max(min(max(pulled, least), MOST_PER_PLANE * plane), SMALLEST_SIGMA_PX)
     # no lattice has neighbours closer than a honeycomb; nearer peaks were noise
