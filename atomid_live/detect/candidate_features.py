@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from atomid_live.detect.refine import WINDOW_SIGMA, profile, solve4, sums
+from atomid_live.detect.refine import FIRST_HALF_SIGMA, profile, solve4, sums
 from atomid_live.lattice.grid import Bins, sort_into_bins
 from atomid_live.types import FloatArray
 
@@ -116,7 +116,7 @@ def _quick(image: Image, yx: FloatArray, sigma: float, out: FloatArray) -> None:
     The step is the first one of `detect.refine`; what cannot be fitted stays NaN.
     """
     rows, cols = image.shape
-    half = max(2, int(WINDOW_SIGMA * sigma))
+    half = max(2, int(FIRST_HALF_SIGMA * sigma))
     side = 2 * half + 1
     g, d = np.empty((2, side), np.float32), np.empty((2, side), np.float32)
     gy, dy, gx, dx = g[0], d[0], g[1], d[1]

@@ -19,14 +19,15 @@ from atomid_live.types import FloatArray
 
 Image = NDArray[np.float32]
 
-# half side of the square window; its area is that of a circle of two widths
-# after a first pass a second step of the second changes the rms error by less than a hundredth
-SECOND_STEPS = 1
-WINDOW_SIGMA = 1.77
+# half side of the first pass's square window; its area is that of a circle of two widths
+FIRST_HALF_SIGMA = 1.77
+# radius of the round window: a square one is pulled by threefold surroundings (0.08 px on MoS2), a round one is not
+WINDOW_SIGMA, LEAST_WINDOW_PX = 2.2, 2.4
+# least part of the noise that does not grow with the light
+LEAST_DARK = 0.1
 SANDWICH = 0.7
 MODEL_SIGMA = 3.6
 FARTHEST_SIGMA = 0.8
-STILL_SIGMA = 0.12
 POOLED = 800
 # Below this many columns a half is done sooner than the second lane wakes.
 FEW_FOR_TWO = 300
@@ -103,6 +104,13 @@ def profile(centre: float, first: int, sigma: float, g: Image, u: Image) -> None
         ratio *= bend
 
 
+@njit(nogil=True, cache=True)
+def window(sigma: float) -> tuple[float, int]:
+    """Radius of the second pass's round window in pixels, and half the side of the square that holds it."""
+    radius = max(WINDOW_SIGMA * sigma, LEAST_WINDOW_PX)
+    return radius, int(radius + 0.5)
+
+
 @njit(nogil=True, cache=True, fastmath=True)
 def sums(g: Image, u: Image, count: int, out: FloatArray) -> None:
     """Sums along one axis of g, g u, g g, g g u, and g g u u over the first `count` pixels."""
@@ -119,61 +127,188 @@ def sums(g: Image, u: Image, count: int, out: FloatArray) -> None:
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _errors(
-    patch: Image, box: tuple[int, int, int, int], gy: Image, dy: Image, gx: Image, dx: Image, fit: FloatArray, out: FloatArray
-) -> None:
-    """Residual sum of squares, and the same weighted by the squared derivative along y and along x."""
-    top, bottom, left, right = box
-    amplitude, background = np.float32(fit[0]), np.float32(fit[1])
-    square = np.float32(0.0)
-    along_y = np.float32(0.0)
-    along_x = np.float32(0.0)
-    for k in range(top, bottom):
-        a = amplitude * gy[k]
-        plain = weighted = bent = np.float32(0.0)
-        for j in range(left, right):
-            e = patch[k, j] - background - a * gx[j]
-            e2 = e * e
-            g2 = gx[j] * gx[j]
-            plain += e2
-            weighted += e2 * g2
-            bent += e2 * g2 * dx[j] * dx[j]
-        w = gy[k] * gy[k]
-        square += plain
-        along_y += weighted * w * dy[k] * dy[k]
-        along_x += bent * w
-    out[0], out[1], out[2] = square, along_y, along_x
+def _accept(
+    n: int, v: FloatArray, solved: bool, limits: tuple[float, int, int], place: FloatArray, peak: FloatArray, out: FloatArray
+) -> bool:
+    """Write y, x, A, b and ok of a step from `place`; a fit must stay within 0.8 widths of `peak` and on the frame."""
+    sigma, rows, cols = limits
+    ok, outside = solved and v[0] > 0.0, False
+    y, x = peak[n, 0], peak[n, 1]
+    if ok:
+        step_y = min(max(sigma * v[2] / v[0], -0.5 * sigma), 0.5 * sigma)
+        step_x = min(max(sigma * v[3] / v[0], -0.5 * sigma), 0.5 * sigma)
+        to_y, to_x = place[n, 0] + step_y, place[n, 1] + step_x
+        ok = (to_y - y) ** 2 + (to_x - x) ** 2 <= (FARTHEST_SIGMA * sigma) ** 2
+        if not (-0.5 <= to_y <= rows - 0.5 and -0.5 <= to_x <= cols - 0.5):
+            ok, outside = False, True
+        if ok:
+            y, x = to_y, to_x
+    out[n, 0], out[n, 1], out[n, 2], out[n, 3] = y, x, max(v[0], 0.0), v[1]
+    out[n, 7] = -1.0 if outside else (1.0 if ok else 0.0)
+    return ok
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _pool(
-    patch: Image, box: tuple[int, int, int, int], gy: Image, dy: Image, gx: Image, dx: Image, fit: FloatArray, out: FloatArray
-) -> None:
+def _fit_alone(image: Image, start: FloatArray, sigma: float, with_errors: bool, out: FloatArray) -> None:
+    """One step of each column's fit in a square window, neighbours and all; rows of `out` as `_fit_among`.
+
+    Its errors are those of white noise as large as what is left.
+    """
+    rows, cols = image.shape
+    half = max(2, int(FIRST_HALF_SIGMA * sigma))
+    side = 2 * half + 1
+    gy, gx, dy, dx = (
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+        np.empty(side, np.float32),
+    )
+    line, bent = np.empty(side, np.float32), np.empty(side, np.float32)
+    m, v, sy, sx = np.empty((4, 4)), np.empty(4), np.empty(5), np.empty(5)
+    for n in range(len(start)):
+        y, x = start[n, 0], start[n, 1]
+        r0, c0 = int(np.floor(y + 0.5)) - half, int(np.floor(x + 0.5)) - half
+        r1, c1 = min(r0 + side, rows), min(c0 + side, cols)
+        out[n, 8] = r0 < 0 or c0 < 0 or r1 < r0 + side or c1 < c0 + side
+        r0, c0 = max(r0, 0), max(c0, 0)
+        # loops from zero let the compiler see that no index is negative, which makes them three times as fast
+        high, wide = max(r1 - r0, 0), max(c1 - c0, 0)
+        pixels = high * wide
+        v[:] = 0.0
+        solved = pixels > 8
+        if solved:
+            profile(y, r0, sigma, gy, dy)
+            profile(x, c0, sigma, gx, dx)
+            sums(gy, dy, high, sy)
+            sums(gx, dx, wide, sx)
+            for j in range(wide):
+                line[j] = bent[j] = np.float32(0.0)
+            total = 0.0
+            for k in range(high):
+                w, wh, part = gy[k], gy[k] * dy[k], np.float32(0.0)
+                pixel = image[r0 + k, c0:c1]
+                for j in range(wide):
+                    p = pixel[j]
+                    part += p
+                    line[j] += w * p
+                    bent[j] += wh * p
+                total += float(part)
+            tg = tgy = tgx = np.float32(0.0)
+            for j in range(wide):
+                tg += gx[j] * line[j]
+                tgx += gx[j] * dx[j] * line[j]
+                tgy += gx[j] * bent[j]
+            m[0, 0], m[1, 1] = sy[2] * sx[2], pixels
+            m[2, 2], m[3, 3] = sy[4] * sx[2], sy[2] * sx[4]
+            m[1, 0], m[2, 0], m[3, 0] = sy[0] * sx[0], sy[3] * sx[2], sy[2] * sx[3]
+            m[2, 1], m[3, 1], m[3, 2] = sy[1] * sx[0], sy[0] * sx[1], sy[3] * sx[3]
+            v[0], v[1], v[2], v[3] = tg, total, tgy, tgx
+            solved = solve4(m, v)
+        if not _accept(n, v, solved, (sigma, rows, cols), start, start, out) or not with_errors:
+            continue
+        square, height, level = 0.0, np.float32(v[0]), np.float32(v[1])
+        bend_y, bend_x = np.float32(v[2]), np.float32(v[3])
+        for k in range(high):
+            a, c, part = (height + bend_y * dy[k]) * gy[k], bend_x * gy[k], np.float32(0.0)
+            pixel = image[r0 + k, c0:c1]
+            for j in range(wide):
+                e = pixel[j] - level - (a + c * dx[j]) * gx[j]
+                part += e * e
+            square += float(part)
+        variance = square / max(pixels - 4, 1)
+        out[n, 4] = sqrt(variance)
+        out[n, 5] = variance * (sigma / v[0]) ** 2 / (sy[4] * sx[2])
+        out[n, 6] = variance * (sigma / v[0]) ** 2 / (sy[2] * sx[4])
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _equations(flat: Image, limit: float, gain: float, m: FloatArray, v: FloatArray) -> int:
+    """Normal equations of height, background, y and x over one window; its weights are written to `flat[5]`.
+
+    `flat` holds pixels, light of the model, Gaussian, and distance in widths along y and x. Returns the number of pixels.
+    """
+    pixels, light, gauss, up, aside, weight = flat[0], flat[1], flat[2], flat[3], flat[4], flat[5]
+    rise, farthest = np.float32(gain), np.float32(limit)
+    a00 = a10 = a11 = a20 = a21 = a22 = a30 = a31 = a32 = a33 = b0 = b1 = b2 = b3 = count = np.float32(0.0)
+    for i in range(len(pixels)):
+        u, t, g, p = up[i], aside[i], gauss[i], pixels[i]
+        inside = u * u + t * t <= farthest
+        w = np.float32(1.0) / (np.float32(1.0) + rise * max(light[i], np.float32(0.0)))
+        w = w if inside else np.float32(0.0)
+        count += np.float32(1.0) if inside else np.float32(0.0)
+        weight[i] = w
+        gu, gt, a = g * u, g * t, w * g
+        au, at = w * gu, w * gt
+        a00 += a * g
+        a10 += a
+        a11 += w
+        a20 += au * g
+        a21 += au
+        a22 += au * gu
+        a30 += at * g
+        a31 += at
+        a32 += at * gu
+        a33 += at * gt
+        b0 += a * p
+        b1 += w * p
+        b2 += au * p
+        b3 += at * p
+    m[0, 0], m[1, 0], m[1, 1], m[2, 0], m[2, 1], m[2, 2] = a00, a10, a11, a20, a21, a22
+    m[3, 0], m[3, 1], m[3, 2], m[3, 3] = a30, a31, a32, a33
+    v[0], v[1], v[2], v[3] = b0, b1, b2, b3
+    return int(count)
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _errors(flat: Image, fit: FloatArray, out: FloatArray) -> None:
+    """Sums of the squared residual, times weight, and times the square of weight and derivative along y and along x."""
+    pixels, gauss, up, aside, weight = flat[0], flat[2], flat[3], flat[4], flat[5]
+    height, level = np.float32(fit[0]), np.float32(fit[1])
+    s0 = s1 = s2 = s3 = np.float32(0.0)
+    for i in range(len(pixels)):
+        w, g = weight[i], gauss[i]
+        e = pixels[i] - level - height * g
+        e = e if w > np.float32(0.0) else np.float32(0.0)
+        we = w * e
+        h = we * we * g * g
+        s0 += e * e
+        s1 += we * e
+        s2 += h * up[i] * up[i]
+        s3 += h * aside[i] * aside[i]
+    out[0], out[1], out[2], out[3] = s0, s1, s2, s3
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _pool(part: Image, fit: FloatArray, out: FloatArray) -> None:
     """Add to `out` what shows common errors of a row's pixels.
 
-    Squared row sums of the residual times the derivative along y and x, the same pixel by pixel, products of residuals one row
-    apart, and squares; each in units of the column's mean square.
+    Squared row sums of the weighted residual times the derivative along y and x, the same pixel by pixel, products of
+    residuals one row apart, and squares; each in units of the column's mean square. `part` is `flat` of `_equations`, as a
+    square.
     """
-    top, bottom, left, right = box
-    amplitude, background = np.float32(fit[0]), np.float32(fit[1])
-    s0y = s0x = s1y = s1x = lag = square = 0.0
-    for k in range(top, bottom):
-        a = amplitude * gy[k]
+    height, level = np.float32(fit[0]), np.float32(fit[1])
+    s0y = s0x = s1y = s1x = lag = square = pixels = 0.0
+    side = part.shape[1]
+    for k in range(side):
         row_y = row_x = 0.0
-        for j in range(left, right):
-            e = patch[k, j] - background - a * gx[j]
-            wy, wx = gy[k] * dy[k] * gx[j], gy[k] * gx[j] * dx[j]
-            row_y += e * wy
-            row_x += e * wx
-            s0y += e * e * wy * wy
-            s0x += e * e * wx * wx
+        for j in range(side):
+            w, g = part[5, k, j], part[2, k, j]
+            if w <= 0.0:
+                continue
+            e = part[0, k, j] - level - height * g
+            wy, wx = w * e * g * part[3, k, j], w * e * g * part[4, k, j]
+            row_y += wy
+            row_x += wx
+            s0y += wy * wy
+            s0x += wx * wx
             square += e * e
-            if k + 1 < bottom:
-                lag += e * (patch[k + 1, j] - background - amplitude * gy[k + 1] * gx[j])
+            pixels += 1.0
+            if k + 1 < side and part[5, k + 1, j] > 0.0:
+                lag += e * (part[0, k + 1, j] - level - height * part[2, k + 1, j])
         s1y += row_y * row_y
         s1x += row_x * row_x
     if square > 0.0:
-        unit = (bottom - top) * (right - left) / square
+        unit = pixels / square
         out[0] += s0y * unit
         out[1] += s1y * unit
         out[2] += s0x * unit
@@ -184,126 +319,71 @@ def _pool(
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _cut(
-    image: Image,
-    model: Image,
-    corner: tuple[int, int],
-    box: tuple[int, int, int, int],
-    height: float,
-    gy: Image,
-    gx: Image,
-    patch: Image,
-) -> None:
-    """Copy a window; with a height above zero, minus the model but for the column's own part."""
-    top, bottom, left, right = box
-    for k in range(top, bottom):
-        r = corner[0] + k
-        if height > 0.0:
-            a = np.float32(height) * gy[k]
-            for j in range(left, right):
-                patch[k, j] = image[r, corner[1] + j] - model[r, corner[1] + j] + a * gx[j]
-        else:
-            for j in range(left, right):
-                patch[k, j] = image[r, corner[1] + j] - model[r, corner[1] + j]
-
-
-@njit(nogil=True, cache=True, fastmath=True)
-def _fit(
-    image: Image, model: Image, start: FloatArray, held: FloatArray, sigma: float, steps: int, peak: FloatArray,
+def _fit_among(
+    image: Image, model: Image, start: FloatArray, height: FloatArray, width: tuple[float, float], peak: FloatArray,
     out: FloatArray, pool: FloatArray,
 ) -> None:  # fmt: skip
-    """Fit each column; rows of `out`: y, x, A, b, pixel noise, var_y, var_x, ok, edge. `held`: y, x, A rendered in `model`.
+    """One step of each column's fit with its neighbours taken away; rows of `out`: y, x, A, b, noise, var_y, var_x, ok, edge.
 
-    A fit must stay within 0.8 widths of `peak` and on the frame. Errors are worked out when `pool` has a length; it takes
-    the sums of `_pool`.
+    `model` shows a column of `height` at each `start`. `width` is the width, and how the variance of a pixel grows with the
+    light of `model`, in units of its dark part. `pool` takes the sums of `_pool`.
     """
     rows, cols = image.shape
-    half = max(2, int(WINDOW_SIGMA * sigma))
+    sigma, gain = width
+    radius, half = window(sigma)
     side = 2 * half + 1
+    part = np.zeros((6, side, side), np.float32)
+    flat = part.reshape((6, side * side))
+    patch, light, gauss, up, aside = part[0], part[1], part[2], part[3], part[4]
     gy, gx, dy, dx = (
         np.empty(side, np.float32),
         np.empty(side, np.float32),
         np.empty(side, np.float32),
         np.empty(side, np.float32),
     )
-    line, bent = np.empty(side, np.float32), np.empty(side, np.float32)
-    patch = np.empty((side, side), np.float32)
-    m, v, sy, sx, rest = np.empty((4, 4)), np.empty(4), np.empty(5), np.empty(5), np.empty(3)
+    m, v, rest = np.empty((4, 4)), np.empty(4), np.empty(4)
     stride = 1 + len(start) // POOLED
+    limit = (radius / sigma) ** 2
     for n in range(len(start)):
         y, x = start[n, 0], start[n, 1]
         r0, c0 = int(np.floor(y + 0.5)) - half, int(np.floor(x + 0.5)) - half
-        top, bottom = max(0, -r0), min(side, rows - r0)
-        left, right = max(0, -c0), min(side, cols - c0)
-        high, wide = bottom - top, right - left
-        out[n, 8] = high < side or wide < side
-        if held[n, 2] > 0.0:
-            profile(held[n, 0], r0, sigma, gy, dy)
-            profile(held[n, 1], c0, sigma, gx, dx)
-        _cut(image, model, (r0, c0), (top, bottom, left, right), held[n, 2], gy, gx, patch)
-        v[0] = v[1] = 0.0
-        ok = high * wide > 8
-        total = 0.0
-        for k in range(top, bottom):
-            part = np.float32(0.0)
-            for j in range(left, right):
-                part += patch[k, j]
-            total += float(part)
-        step_y = step_x = sigma
-        outside = False
-        for step in range(steps):
-            if not ok or (step > 0 and abs(step_y) + abs(step_x) < STILL_SIGMA * sigma):
-                break
-            profile(y, r0, sigma, gy, dy)
-            profile(x, c0, sigma, gx, dx)
-            sums(gy[top:bottom], dy[top:bottom], high, sy)
-            sums(gx[left:right], dx[left:right], wide, sx)
-            for j in range(left, right):
-                line[j] = bent[j] = np.float32(0.0)
-            for k in range(top, bottom):
-                w = gy[k]
-                wh = w * dy[k]
-                for j in range(left, right):
-                    line[j] += w * patch[k, j]
-                    bent[j] += wh * patch[k, j]
-            tg = tgy = tgx = np.float32(0.0)
-            for j in range(left, right):
-                tg += gx[j] * line[j]
-                tgx += gx[j] * dx[j] * line[j]
-                tgy += gx[j] * bent[j]
-            m[0, 0], m[1, 1] = sy[2] * sx[2], high * wide
-            m[2, 2], m[3, 3] = sy[4] * sx[2], sy[2] * sx[4]
-            m[1, 0], m[2, 0], m[3, 0] = sy[0] * sx[0], sy[3] * sx[2], sy[2] * sx[3]
-            m[2, 1], m[3, 1], m[3, 2] = sy[1] * sx[0], sy[0] * sx[1], sy[3] * sx[3]
-            v[0], v[1], v[2], v[3] = tg, total, tgy, tgx
-            ok = solve4(m, v) and v[0] > 0.0
-            if ok:
-                step_y = min(max(sigma * v[2] / v[0], -0.5 * sigma), 0.5 * sigma)
-                step_x = min(max(sigma * v[3] / v[0], -0.5 * sigma), 0.5 * sigma)
-                y += step_y
-                x += step_x
-                ok = (y - peak[n, 0]) ** 2 + (x - peak[n, 1]) ** 2 <= (FARTHEST_SIGMA * sigma) ** 2
-                if not (-0.5 <= y <= rows - 0.5 and -0.5 <= x <= cols - 0.5):
-                    ok, outside = False, True
-        out[n, 0], out[n, 1], out[n, 2], out[n, 3] = peak[n, 0], peak[n, 1], max(v[0], 0.0), v[1]
-        out[n, 7] = -1.0 if outside else (1.0 if ok else 0.0)
-        if not ok:
+        r1, c1 = min(r0 + side, rows), min(c0 + side, cols)
+        edge = r0 < 0 or c0 < 0 or r1 < r0 + side or c1 < c0 + side
+        out[n, 8] = edge
+        r0, c0 = max(r0, 0), max(c0, 0)
+        high, wide = max(r1 - r0, 0), max(c1 - c0, 0)
+        if edge:
+            part[:] = np.float32(0.0)
+            up[:] = np.float32(2.0 * limit)
+        profile(y, r0, sigma, gy, dy)
+        profile(x, c0, sigma, gx, dx)
+        own = np.float32(height[n])
+        for k in range(high):
+            pixel, shown = image[r0 + k, c0:c1], model[r0 + k, c0:c1]
+            a, d = gy[k], dy[k]
+            for j in range(wide):
+                g = a * gx[j]
+                patch[k, j] = pixel[j] - shown[j] + own * g
+                light[k, j] = shown[j]
+                gauss[k, j] = g
+                up[k, j] = d
+                aside[k, j] = dx[j]
+        pixels = _equations(flat, limit, gain, m, v)
+        weight_y, weight_x = m[2, 2], m[3, 3]
+        solved = pixels > 8 and solve4(m, v)
+        if not solved:
+            v[:] = 0.0
+        if not _accept(n, v, solved, (sigma, rows, cols), start, peak, out):
             continue
-        out[n, 0], out[n, 1] = y, x
-        if not len(pool):
-            continue
-        box = (top, bottom, left, right)
-        _errors(patch, box, gy, dy, gx, dx, v, rest)
-        if n % stride == 0 and not out[n, 8]:
-            _pool(patch, box, gy, dy, gx, dx, v, pool)
-        pixels = high * wide
+        _errors(flat, v, rest)
+        if n % stride == 0 and not edge:
+            _pool(part, v, pool)
         free = max(pixels - 4, 1)
         out[n, 4] = sqrt(rest[0] / free)
         # errors of the pixels as they are (counting noise is largest on the column): the sandwich, softened by its mean
         scale = sigma * sigma / (v[0] * v[0]) * pixels / free
-        ny, nx = sy[4] * sx[2], sy[2] * sx[4]
-        out[n, 5] = scale * (SANDWICH * rest[1] / ny + (1.0 - SANDWICH) * rest[0] / pixels) / ny
-        out[n, 6] = scale * (SANDWICH * rest[2] / nx + (1.0 - SANDWICH) * rest[0] / pixels) / nx
+        out[n, 5] = scale * (SANDWICH * rest[2] / weight_y + (1.0 - SANDWICH) * rest[1] / pixels) / weight_y
+        out[n, 6] = scale * (SANDWICH * rest[3] / weight_x + (1.0 - SANDWICH) * rest[1] / pixels) / weight_x
 
 
 @njit(nogil=True, cache=True, fastmath=True)
@@ -330,10 +410,14 @@ def _render(columns: FloatArray, sigma: float, model: Image) -> None:
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -> float:
-    """Newton step of the common width on what `model` leaves, heights and backgrounds free."""
+def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -> tuple[float, float]:
+    """Newton step of the common width on what `model` leaves, heights and backgrounds free; and the noise's growth with light.
+
+    That is by how much the variance of a pixel grows with the light of `model`, in units of the variance without: a straight
+    line through squared differences of pixels next to each other, which hold the noise and little else.
+    """
     rows, cols = image.shape
-    half = max(2, int(WINDOW_SIGMA * sigma))
+    radius, half = window(sigma)
     side = 2 * half + 1
     gy, gx, dy, dx = (
         np.empty(side, np.float32),
@@ -342,6 +426,7 @@ def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -
         np.empty(side, np.float32),
     )
     upper, lower = 0.0, 0.0
+    count = level = level2 = change = product = 0.0
     for n in range(len(columns)):
         y, x, a = columns[n, 0], columns[n, 1], columns[n, 2]
         r0, c0 = int(y + 0.5), int(x + 0.5)
@@ -351,12 +436,13 @@ def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -
         profile(x, c0 - half, sigma, gx, dx)
         s1 = sg = sgg = sq = sgq = sqq = te = tge = tqe = 0.0
         for k in range(side):
+            pixel, light = image[r0 - half + k, c0 - half : c0 + half + 1], model[r0 - half + k, c0 - half : c0 + half + 1]
             for j in range(side):
                 square = dy[k] * dy[k] + dx[j] * dx[j]
-                if square <= WINDOW_SIGMA * WINDOW_SIGMA:
+                if square * sigma * sigma <= radius * radius:
                     g = gy[k] * gx[j]
                     q = g * square
-                    e = image[r0 - half + k, c0 - half + j] - model[r0 - half + k, c0 - half + j]
+                    e = pixel[j] - light[j]
                     s1 += 1.0
                     sg += g
                     sgg += g * g
@@ -366,12 +452,34 @@ def _width_step(image: Image, model: Image, columns: FloatArray, sigma: float) -
                     te += e
                     tge += g * e
                     tqe += q * e
+                    if j + 1 < side:
+                        d2 = (pixel[j + 1] - light[j + 1] - e) ** 2
+                        mean = 0.5 * (light[j] + light[j + 1])
+                        count += 1.0
+                        level += mean
+                        level2 += mean * mean
+                        change += d2
+                        product += d2 * mean
         d = s1 * sgg - sg * sg
         if d > 1e-9:
             c_g, c_1 = (s1 * sgq - sg * sq) / d, (sgg * sq - sg * sgq) / d
             upper += a * (tqe - c_g * tge - c_1 * te)
             lower += a * a * (sqq - c_g * sgq - c_1 * sq)
-    return sigma * upper / lower if lower > 0.0 else 0.0
+    return sigma * upper / lower if lower > 0.0 else 0.0, growth(count, level, level2, change, product)
+
+
+@njit(nogil=True, cache=True)
+def growth(count: float, level: float, level2: float, change: float, product: float) -> float:
+    """Slope over offset of a line through `change` against `level`, from their sums; 0 where the slope is none.
+
+    The offset is at least a tenth of the mean change.
+    """
+    spread = count * level2 - level * level
+    if not (count > 1.0 and spread > 0.0 and change > 0.0):
+        return 0.0
+    slope = (count * product - level * change) / spread
+    dark = max((change - slope * level) / count, LEAST_DARK * change / count)
+    return max(slope / dark, 0.0)
 
 
 def _strongest(columns: FloatArray, count: int = 400) -> FloatArray:
@@ -393,20 +501,31 @@ def _blank(use: str, shape: tuple[int, ...]) -> Image:
     return kept[use]
 
 
-def _fit_all(
-    image: Image, model: Image, start: FloatArray, held: FloatArray, sigma: float, steps: int, peak: FloatArray,
-    out: FloatArray, pool: FloatArray,
-) -> None:  # fmt: skip
-    """`_fit` in two halves, which have nothing to do with each other; the same halves however many lanes there are."""
+def _all_alone(image: Image, start: FloatArray, sigma: float, with_errors: bool, out: FloatArray) -> None:
+    """`_fit_alone` in two halves, which have nothing to do with each other."""
     half = len(start) // 2
     if half < FEW_FOR_TWO:
-        _fit(image, model, start, held, sigma, steps, peak, out, pool)
+        _fit_alone(image, start, sigma, with_errors, out)
+        return
+    with beside(lambda: _fit_alone(image, start[half:], sigma, with_errors, out[half:])) as second:
+        _fit_alone(image, start[:half], sigma, with_errors, out[:half])
+        second.result()
+
+
+def _all_among(
+    image: Image, model: Image, start: FloatArray, height: FloatArray, width: tuple[float, float], peak: FloatArray,
+    out: FloatArray, pool: FloatArray,
+) -> None:  # fmt: skip
+    """`_fit_among` in two halves; the same halves however many lanes there are."""
+    half = len(start) // 2
+    if half < FEW_FOR_TWO:
+        _fit_among(image, model, start, height, width, peak, out, pool)
         return
     further = np.zeros_like(pool)
     with beside(
-        lambda: _fit(image, model, start[half:], held[half:], sigma, steps, peak[half:], out[half:], further)
+        lambda: _fit_among(image, model, start[half:], height[half:], width, peak[half:], out[half:], further)
     ) as second:  # fmt: skip
-        _fit(image, model, start[:half], held[:half], sigma, steps, peak[:half], out[:half], pool)
+        _fit_among(image, model, start[:half], height[:half], width, peak[:half], out[:half], pool)
         second.result()
     pool += further
 
@@ -423,17 +542,7 @@ def _render_all(columns: FloatArray, sigma: float, model: Image) -> None:
 def quick_fit(image: Image, yx_px: FloatArray, column_sigma_px: float) -> FloatArray:
     """Heights of columns at `yx_px` (N, 2) by one step of the fit: (N, 3) of y, x as given, and height."""
     out, start = np.zeros((len(yx_px), 9)), np.ascontiguousarray(yx_px)
-    _fit_all(
-        image,
-        _blank("never written", image.shape),
-        start,
-        np.zeros((len(start), 3)),
-        column_sigma_px,
-        1,
-        start,
-        out,
-        np.empty(0),
-    )
+    _all_alone(image, start, float(column_sigma_px), False, out)
     # where a column is a few pixels wide, its peak is a better place than a fit that its neighbours pull
     return np.column_stack([start, np.where(out[:, 7] > 0, out[:, 2], 0.0)])
 
@@ -444,7 +553,7 @@ def first_fit(image: Image, yx_px: FloatArray, column_sigma_px: float, *, fit_wi
     model = _blank("first", image.shape)
     _render_all(held, column_sigma_px, model)
     for _ in range(2 if fit_width else 0):
-        held, sigma, model = _rewiden(held, model, sigma, _width_step(image, model, _strongest(held), sigma))
+        held, sigma, model = _rewiden(held, model, sigma, _width_step(image, model, _strongest(held), sigma)[0])
     return model, held, sigma
 
 
@@ -484,24 +593,22 @@ def refine(
         none = np.zeros(0, np.bool_)
         return Refined(np.empty((0, 2)), np.empty((0, 2)), out[:, 2], out[:, 3], out[:, 4], none, none, column_sigma_px, none)
     start, sigma = np.ascontiguousarray(yx_px, np.float64), float(column_sigma_px)
-    model, pool = _blank("second", image.shape), np.zeros(7)
+    model, pool, gain = _blank("second", image.shape), np.zeros(7), 0.0
     if first is None or not subtract:
-        _fit_all(
-            image, model, start, np.zeros((count, 3)), sigma, 1 if subtract else 2, start, out, pool[: 0 if subtract else 7]
-        )
+        _all_alone(image, start, sigma, not subtract, out)
     else:
         out[:, :3], out[:, 7] = first, first[:, 2] > 0
     if subtract:
         held = np.where(out[:, 7:8] > 0, out[:, :3], 0.0)
         _render_all(held, sigma, model)
         if fit_width and np.count_nonzero(held[:, 2] > 0) >= 20:
-            step = _width_step(image, model, _strongest(held), sigma)
+            step, gain = _width_step(image, model, _strongest(held), sigma)
             held, sigma, model = _rewiden(held, model, sigma, step)
-        second = np.zeros_like(out)
-        _fit_all(image, model, np.where(out[:, 7:8] > 0, out[:, :2], start), held, sigma, SECOND_STEPS, start, second, pool)
+        begin, second = np.where(out[:, 7:8] > 0, out[:, :2], start), np.zeros_like(out)
+        _all_among(image, model, begin, np.ascontiguousarray(held[:, 2]), (sigma, gain), start, second, pool)
         out = second
     failed = out[:, 7] <= 0
-    variance = out[:, 5:7] * _common(pool, 2 * max(2, int(WINDOW_SIGMA * sigma)) + 1)
+    variance = out[:, 5:7] * _common(pool, 2 * window(sigma)[1] + 1)
     # least squares miss their bound where noise moves the fit by a good part of the width (measured on simulated crystals)
     error = np.sqrt(variance * (1.0 + np.minimum(LOW_DOSE * variance / sigma**2, MOST_LOW_DOSE)))
     # a Gaussian that fits the pixels without any residual is a coincidence; a failed fit may be off by as much as it may move

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from atomid_live.detect import refine as refine_rule
-from atomid_live.detect.refine import FARTHEST_SIGMA, MODEL_SIGMA, POOLED, SANDWICH, STILL_SIGMA, WINDOW_SIGMA
+from atomid_live.detect.refine import (
+    FARTHEST_SIGMA,
+    FIRST_HALF_SIGMA,
+    LEAST_DARK,
+    LEAST_WINDOW_PX,
+    MODEL_SIGMA,
+    POOLED,
+    SANDWICH,
+    WINDOW_SIGMA,
+)
 
 KNOTS = 8
-# steps of the second pass, where the processor's fit names their number
-SECOND_STEPS: int = getattr(refine_rule, "SECOND_STEPS", 2)
+# numbers that a column adds to the common width and to the growth of the noise with light
+WIDTH_TERMS = 8
 SPARE = 64
 
 
@@ -63,6 +71,7 @@ class State(IntEnum):
     MEDIAN = 7
     NOISE = 8
     MERIT = 9
+    GAIN = 10
 
 
 class Column(IntEnum):
@@ -113,13 +122,15 @@ def defines() -> str:
         for item in kind
     ]
     numbers = {
+        "FIRST_HALF": FIRST_HALF_SIGMA,
         "WINDOW": WINDOW_SIGMA,
+        "LEAST_WINDOW": LEAST_WINDOW_PX,
+        "LEAST_DARK": LEAST_DARK,
+        "WIDTH_TERMS": WIDTH_TERMS,
         "MODEL": MODEL_SIGMA,
         "SANDWICH": SANDWICH,
         "FARTHEST": FARTHEST_SIGMA,
-        "STILL": STILL_SIGMA,
         "POOLED": POOLED,
-        "SECOND_STEPS": SECOND_STEPS,
     }
     lines += [f"#define {name} {value}" for name, value in numbers.items()]
     return (

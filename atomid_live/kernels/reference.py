@@ -8,14 +8,22 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from atomid_live.detect import refine as refine_rule
-from atomid_live.detect.refine import FARTHEST_SIGMA, MODEL_SIGMA, POOLED, STILL_SIGMA, WINDOW_SIGMA
-from atomid_live.kernels.layout import SECOND_STEPS, Column, Pool
+from atomid_live.detect.refine import (
+    FARTHEST_SIGMA,
+    FIRST_HALF_SIGMA,
+    LEAST_DARK,
+    LEAST_WINDOW_PX,
+    MODEL_SIGMA,
+    POOLED,
+    SANDWICH,
+    WINDOW_SIGMA,
+)
+from atomid_live.kernels.layout import Column, Pool
 from atomid_live.types import FloatArray, IntArray
 
 CELL, BLUR_CELLS, REACH, LIMIT = 8, 2.0, 8, 6.0
-WINDOW, MODEL, SANDWICH, FARTHEST, STILL = WINDOW_SIGMA, MODEL_SIGMA, refine_rule.SANDWICH, FARTHEST_SIGMA, STILL_SIGMA
-STEPS, STRONGEST, FEWEST = (1, SECOND_STEPS), 400, 20
+MODEL, FARTHEST = MODEL_SIGMA, FARTHEST_SIGMA
+STRONGEST, FEWEST = 400, 20
 
 
 def to_image(pixels: NDArray[np.generic], offset: float = 0.0, top: float | None = None) -> NDArray[np.float32]:
@@ -108,9 +116,19 @@ def suppress(yx: IntArray, height: FloatArray, radius_px: float) -> NDArray[np.b
     return keep
 
 
+def first_half(sigma_px: float) -> int:
+    """Half side of the first pass's square window."""
+    return max(2, int(FIRST_HALF_SIGMA * sigma_px))
+
+
+def window_radius(sigma_px: float) -> float:
+    """Radius of the second pass's round window in pixels."""
+    return max(WINDOW_SIGMA * sigma_px, LEAST_WINDOW_PX)
+
+
 def window_half(sigma_px: float) -> int:
-    """Half side of the fit's window."""
-    return max(2, int(WINDOW * sigma_px))
+    """Half side of the square that holds the round window."""
+    return int(window_radius(sigma_px) + 0.5)
 
 
 def _axis(centre: float, first: int, count: int, sigma: float) -> tuple[FloatArray, FloatArray]:
@@ -120,9 +138,10 @@ def _axis(centre: float, first: int, count: int, sigma: float) -> tuple[FloatArr
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """One column's window: pixels, its first row and column, the peak it belongs to, and the frame's shape."""
+    """One column's window: pixels, their weights, first row and column, the peak it belongs to, and the frame's shape."""
 
     patch: FloatArray
+    weight: FloatArray
     corner: tuple[int, int]
     peak: FloatArray
     shape: tuple[int, int]
@@ -134,43 +153,40 @@ class _Around:
         return float(np.sum((place - self.peak) ** 2) <= (FARTHEST * sigma) ** 2)
 
 
-def _fit_one(around: _Around, start: FloatArray, sigma: float, steps: int) -> tuple[FloatArray, FloatArray]:
-    """One column: Gauss-Newton on height, background and place; returns a row of `Column` without EDGE, and one of `Pool`."""
-    patch, row, pool = around.patch, np.zeros(len(Column)), np.zeros(len(Pool))
-    place, value, move = start.copy(), np.zeros(4), np.full(2, sigma)
+def _fit_one(around: _Around, start: FloatArray, sigma: float) -> tuple[FloatArray, FloatArray]:
+    """One column: a Gauss-Newton step on height, background and place; a row of `Column` without EDGE, and one of `Pool`."""
+    patch, weight, row, pool = around.patch, around.weight.ravel(), np.zeros(len(Column)), np.zeros(len(Pool))
     row[:2] = around.peak
-    if patch.size <= 8:
+    pixels = int(np.count_nonzero(weight))
+    if pixels <= 8:
         return row, pool
-    for step in range(steps):
-        if step and np.abs(move).sum() < STILL * sigma:
-            break
-        (gy, dy), (gx, dx) = (_axis(place[a], around.corner[a], patch.shape[a], sigma) for a in (0, 1))
-        g = np.outer(gy, gx)
-        basis = np.stack([g, np.ones_like(g), g * dy[:, None], g * dx], -1).reshape(-1, 4)
-        normal = basis.T @ basis
-        if np.linalg.eigvalsh(normal)[0] < 1e-9:
-            return row, pool
-        value = np.linalg.solve(normal, basis.T @ patch.ravel())
-        row[Column.AMPLITUDE], row[Column.BACKGROUND] = max(value[0], 0.0), value[1]
-        if not value[0] > 0.0:
-            return row, pool
-        move = np.clip(sigma * value[2:] / value[0], -0.5 * sigma, 0.5 * sigma)
-        place = place + move
-        if around.allows(place, sigma) < 1.0:
-            row[Column.OK] = around.allows(place, sigma)
-            return row, pool
+    (gy, dy), (gx, dx) = (_axis(start[a], around.corner[a], patch.shape[a], sigma) for a in (0, 1))
+    g = np.outer(gy, gx)
+    basis = np.stack([g, np.ones_like(g), g * dy[:, None], g * dx], -1).reshape(-1, 4)
+    normal = (basis * weight[:, None]).T @ basis
+    if np.linalg.eigvalsh(normal)[0] < 1e-9:
+        return row, pool
+    value = np.linalg.solve(normal, basis.T @ (weight * patch.ravel()))
+    row[Column.AMPLITUDE], row[Column.BACKGROUND] = max(value[0], 0.0), value[1]
+    if not value[0] > 0.0:
+        return row, pool
+    place = start + np.clip(sigma * value[2:] / value[0], -0.5 * sigma, 0.5 * sigma)
+    if around.allows(place, sigma) < 1.0:
+        row[Column.OK] = around.allows(place, sigma)
+        return row, pool
     row[:2], row[Column.OK] = place, 1.0
-    residual = patch.ravel() - basis[:, :2] @ value[:2]
-    square, free = float(np.sum(residual**2)), max(patch.size - 4, 1)
+    residual = np.where(weight > 0, patch.ravel() - basis[:, :2] @ value[:2], 0.0)
+    square, chi, free = float(np.sum(residual**2)), float(np.sum(weight * residual**2)), max(pixels - 4, 1)
     row[Column.NOISE] = np.sqrt(square / free)
-    scale = sigma**2 / value[0] ** 2 * patch.size / free
+    scale = sigma**2 / value[0] ** 2 * pixels / free
     for column, k in ((Column.VAR_Y, 2), (Column.VAR_X, 3)):
-        n, own = np.sum(basis[:, k] ** 2), np.sum(residual**2 * basis[:, k] ** 2)
-        row[column] = scale * (SANDWICH * own / n + (1 - SANDWICH) * square / patch.size) / n
-    return row, _pooled(residual.reshape(patch.shape), basis[:, 2:].reshape(*patch.shape, 2))
+        n, own = np.sum(weight * basis[:, k] ** 2), np.sum((weight * residual * basis[:, k]) ** 2)
+        row[column] = scale * (SANDWICH * own / n + (1 - SANDWICH) * chi / pixels) / n
+    slope = (weight[:, None] * basis[:, 2:]).reshape(*patch.shape, 2)
+    return row, _pooled(residual.reshape(patch.shape), slope, pixels)
 
 
-def _pooled(residual: FloatArray, slope: FloatArray) -> FloatArray:
+def _pooled(residual: FloatArray, slope: FloatArray, pixels: int) -> FloatArray:
     """What one column shows of errors that pixels have in common, in units of its mean square (`Pool`)."""
     square = float(np.sum(residual**2))
     if square <= 0.0:
@@ -178,14 +194,27 @@ def _pooled(residual: FloatArray, slope: FloatArray) -> FloatArray:
     own = np.sum((residual[:, :, None] * slope) ** 2, (0, 1))
     rows = np.sum(np.sum(residual[:, :, None] * slope, 1) ** 2, 0)
     lag = np.sum(residual[:-1] * residual[1:])
-    return np.array([own[0], rows[0], own[1], rows[1], lag, square, square / residual.size]) * residual.size / square
+    return np.array([own[0], rows[0], own[1], rows[1], lag, square, square / pixels]) * pixels / square
+
+
+def _weights(shown: FloatArray, away: FloatArray, sigma: float, gain: float) -> FloatArray:
+    """One over the variance of pixels in the light `shown` of the model; nought outside the round window."""
+    inside = away <= (window_radius(sigma) / sigma) ** 2
+    return np.where(inside, 1.0 / (1.0 + gain * np.maximum(shown, 0.0)), 0.0)
 
 
 def _pass(
-    image: FloatArray, model: FloatArray, peak: FloatArray, start: FloatArray, held: FloatArray, sigma: float, steps: int
+    image: FloatArray,
+    model: FloatArray | None,
+    peak: FloatArray,
+    start: FloatArray,
+    held: FloatArray,
+    width: tuple[float, float],
 ) -> tuple[FloatArray, FloatArray]:
-    """Fit all columns; `held` (N, 3) is what the model holds of each: y, x, height."""
-    half, table, pool = window_half(sigma), np.zeros((len(start), len(Column))), np.zeros(len(Pool))
+    """Fit all columns; `held` (N, 3) is what the model holds of each: y, x, height. Without a model, the first pass."""
+    sigma, gain = width
+    half = first_half(sigma) if model is None else window_half(sigma)
+    table, pool = np.zeros((len(start), len(Column))), np.zeros(len(Pool))
     stride = 1 + len(start) // POOLED
     for n, place in enumerate(start):
         corner = [floor(place[a] + 0.5) - half for a in (0, 1)]
@@ -195,10 +224,15 @@ def _pass(
             table[n, :2], table[n, Column.EDGE] = peak[n], 1.0
             continue
         window = np.s_[first[0] : last[0], first[1] : last[1]]
-        own = [_axis(held[n, a], first[a], last[a] - first[a], sigma)[0] for a in (0, 1)]
-        patch = image[window] - model[window] + max(held[n, 2], 0.0) * np.outer(*own)
-        around = _Around(patch, (first[0], first[1]), peak[n], (image.shape[0], image.shape[1]))
-        table[n], seen = _fit_one(around, place, sigma, steps)
+        patch = image[window]
+        weight = np.ones_like(patch)
+        if model is not None:
+            own = [_axis(held[n, a], first[a], last[a] - first[a], sigma)[0] for a in (0, 1)]
+            patch = patch - model[window] + max(held[n, 2], 0.0) * np.outer(*own)
+            y, x = (_axis(place[a], first[a], last[a] - first[a], sigma)[1] for a in (0, 1))
+            weight = _weights(model[window], y[:, None] ** 2 + x**2, sigma, gain)
+        around = _Around(patch, weight, (first[0], first[1]), peak[n], (image.shape[0], image.shape[1]))
+        table[n], seen = _fit_one(around, place, sigma)
         table[n, Column.EDGE] = patch.shape != (2 * half + 1, 2 * half + 1)
         if n % stride == 0 and not table[n, Column.EDGE]:
             pool += seen
@@ -215,9 +249,10 @@ def _render(shape: tuple[int, int], held: FloatArray, sigma: float) -> FloatArra
     return model
 
 
-def _wider(image: FloatArray, model: FloatArray, held: FloatArray, sigma: float) -> float:
-    """Width after one Newton step over the strongest columns, heights and backgrounds free."""
+def _wider(image: FloatArray, model: FloatArray, held: FloatArray, sigma: float) -> tuple[float, float]:
+    """Width after one Newton step over the strongest columns, heights and backgrounds free; growth of the noise with light."""
     half, upper, lower = window_half(sigma), 0.0, 0.0
+    levels, changes = [np.empty(0)], [np.empty(0)]
     for y, x, height in held[np.argsort(-held[:, 2], kind="stable")[:STRONGEST]]:
         r0, c0 = int(y + 0.5), int(x + 0.5)
         if min(r0, c0) < half or r0 + half >= image.shape[0] or c0 + half >= image.shape[1] or not height > 0.0:
@@ -226,15 +261,28 @@ def _wider(image: FloatArray, model: FloatArray, held: FloatArray, sigma: float)
         square = (
             (np.arange(r0 - half, r0 + half + 1) - y)[:, None] ** 2 + (np.arange(c0 - half, c0 + half + 1) - x) ** 2
         ) / sigma**2
-        use = square <= WINDOW**2
-        e, square = (image - model)[window][use], square[use]
+        use = square * sigma**2 <= window_radius(sigma) ** 2
+        left, light = (image - model)[window], model[window]
+        levels.append(0.5 * (light[:, 1:] + light[:, :-1])[use[:, :-1]])
+        changes.append((np.diff(left, axis=1) ** 2)[use[:, :-1]])
+        e, square = left[use], square[use]
         g = np.exp(-0.5 * square)
         basis, q = np.stack([g, np.ones_like(g)], 1), g * square
         free = q - basis @ np.linalg.lstsq(basis, q, rcond=None)[0]
         upper, lower = upper + height * float(free @ e), lower + height**2 * float(free @ q)
     step = sigma * upper / lower if lower > 0.0 else 0.0
     wider = min(max(sigma + step, 0.9 * sigma), 1.1 * sigma)
-    return wider if abs(wider / sigma - 1.0) >= 0.01 else sigma
+    gain = _growth(np.concatenate(levels), np.concatenate(changes))
+    return (wider if abs(wider / sigma - 1.0) >= 0.01 else sigma), gain
+
+
+def _growth(level: FloatArray, change: FloatArray) -> float:
+    """Slope over offset of the line through `change` against `level`; the offset is at least a tenth of the mean change."""
+    if len(level) < 2 or not np.var(level) > 0.0 or not change.mean() > 0.0:
+        return 0.0
+    slope = float(np.cov(level, change, ddof=0)[0, 1] / np.var(level))
+    dark = max(float(change.mean() - slope * level.mean()), LEAST_DARK * float(change.mean()))
+    return max(slope / dark, 0.0)
 
 
 def refine(
@@ -259,13 +307,13 @@ def refine(
         Sums of `kernels.layout.Pool` over every column, or every k-th of many.
     """
     pixels, start = image.astype(np.float64), np.asarray(yx_px, np.float64)
-    first, _ = _pass(pixels, np.zeros_like(pixels), start, start, np.zeros((len(start), 3)), sigma_px, STEPS[0])
+    first, _ = _pass(pixels, None, start, start, np.zeros((len(start), 3)), (sigma_px, 0.0))
     fitted = first[:, Column.OK] > 0
     held = np.where(fitted[:, None], first[:, :3], 0.0)
-    model, sigma = _render(image.shape, held, sigma_px), sigma_px
+    model, sigma, gain = _render(image.shape, held, sigma_px), sigma_px, 0.0
     if fit_width and np.count_nonzero(held[:, 2] > 0) >= FEWEST:
-        sigma = _wider(pixels, model, held, sigma_px)
+        sigma, gain = _wider(pixels, model, held, sigma_px)
         held[:, 2] *= (sigma_px / sigma) ** 2
         model = _render(image.shape, held, sigma)
-    table, pool = _pass(pixels, model, start, np.where(fitted[:, None], first[:, :2], start), held, sigma, STEPS[1])
+    table, pool = _pass(pixels, model, start, np.where(fitted[:, None], first[:, :2], start), held, (sigma, gain))
     return table, sigma, pool

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atomid_live.kernels.launch import Launcher
-from atomid_live.kernels.layout import Answer, Column, Param, Pool, State
+from atomid_live.kernels.layout import WIDTH_TERMS, Answer, Column, Param, Pool, State
 
 ROUNDS = 6
 STRONGEST = 400
@@ -270,7 +270,7 @@ def refine(run: Launcher, b: Buffers) -> None:
     order = _binned(run, b, first, fitted_only=True)
     run("render", pixels, first, order, b.edges[0], b.edges[1], b.model, b.param, b.state, 0)
     amplitude = torch.empty(b.room, dtype=torch.float64, device=first.device)
-    terms = torch.empty((b.room, 3), dtype=torch.float64, device=first.device)
+    terms = torch.empty((b.room, WIDTH_TERMS), dtype=torch.float64, device=first.device)
     run("list_amplitudes", b.room, first, amplitude, b.state)
     strongest = torch.topk(amplitude, STRONGEST).values
     run("width_terms", b.room, b.image, b.model, first, amplitude, strongest, terms, b.param, b.state, STRONGEST - 1)

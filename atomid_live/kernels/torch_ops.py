@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
+from atomid_live.detect.refine import LEAST_DARK, SANDWICH
 from atomid_live.kernels.layout import Column
 from atomid_live.kernels.reference import (
     BLUR_CELLS,
@@ -14,13 +15,11 @@ from atomid_live.kernels.reference import (
     LIMIT,
     MODEL,
     REACH,
-    SANDWICH,
-    STEPS,
-    STILL,
     STRONGEST,
-    WINDOW,
     axis_weights,
+    first_half,
     window_half,
+    window_radius,
 )
 
 CHUNK_PIXELS = 1 << 23
@@ -139,71 +138,66 @@ def _gaussians(centre: Any, first: Any, side: int, sigma: float) -> tuple[Any, A
     return torch.exp(-0.5 * u * u), u
 
 
-def _fit_some(image: Any, model: Any, peak: Any, start: Any, held: Any, sigma: float, steps: int) -> Any:
-    """One pass over columns whose windows fit into memory together."""
+def _fit_some(image: Any, model: Any, peak: Any, start: Any, held: Any, width: tuple[float, float]) -> Any:
+    """One pass over columns whose windows fit into memory together; without a model, the first."""
     import torch
 
-    (rows, cols), half = image.shape, window_half(sigma)
+    sigma, gain = width
+    (rows, cols), half = image.shape, first_half(sigma) if model is None else window_half(sigma)
     side, count = 2 * half + 1, len(start)
     corner = torch.floor(start + 0.5).long() - half
     line = torch.arange(side, device=image.device)
     y, x = corner[:, :1] + line, corner[:, 1:] + line
     valid = ((y >= 0) & (y < rows))[:, :, None] & ((x >= 0) & (x < cols))[:, None, :]
     places = y.clamp(0, rows - 1)[:, :, None], x.clamp(0, cols - 1)[:, None, :]
-    own = (
-        _gaussians(held[:, 0], corner[:, 0], side, sigma)[0][:, :, None]
-        * _gaussians(held[:, 1], corner[:, 1], side, sigma)[0][:, None]
-    )
-    patch = torch.where(valid, image[places].double() - model[places] + held[:, 2].clamp(min=0.0)[:, None, None] * own, 0.0)
-    pixels = valid.sum((1, 2)).double()
-    place, ok, value = start.clone(), pixels > 8, start.new_zeros(count, 4)
-    basis = start.new_zeros(count, side * side, 4)
-    move, outside = torch.full_like(start, sigma), torch.zeros_like(ok)
+    patch, weight = image[places].double(), valid.double()
+    (gy, dy), (gx, dx) = (_gaussians(start[:, a], corner[:, a], side, sigma) for a in (0, 1))
+    if model is not None:
+        (hy, _), (hx, _) = (_gaussians(held[:, a], corner[:, a], side, sigma) for a in (0, 1))
+        patch = patch - model[places] + held[:, 2].clamp(min=0.0)[:, None, None] * hy[:, :, None] * hx[:, None, :]
+        inside = dy[:, :, None] ** 2 + dx[:, None, :] ** 2 <= (window_radius(sigma) / sigma) ** 2
+        weight = torch.where(valid & inside, 1.0 / (1.0 + gain * model[places].double().clamp(min=0.0)), 0.0)
+    pixels = (weight > 0).sum((1, 2)).double()
+    patch, weight = patch.reshape(count, -1), weight.reshape(count, -1)
+    g = gy[:, :, None] * gx[:, None, :]
+    basis = torch.stack([g, torch.ones_like(g), g * dy[:, :, None], g * dx[:, None, :]], -1).reshape(count, -1, 4)
+    weighted = basis * weight[..., None]
+    one = torch.eye(4, device=image.device, dtype=basis.dtype)
+    ok = pixels > 8
+    normal = torch.where(ok[:, None, None], weighted.mT @ basis, one)
+    factor, bad = torch.linalg.cholesky_ex(normal)
+    ok &= (bad == 0) & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
+    value = torch.cholesky_solve(weighted.mT @ patch[..., None], torch.where(ok[:, None, None], factor, one))[..., 0]
+    value = torch.where(ok[:, None], value, 0.0)
+    ok &= value[:, 0] > 0.0
+    height = torch.where(ok, value[:, 0], 1.0)
+    move = (sigma * value[:, 2:] / height[:, None]).clamp(-0.5 * sigma, 0.5 * sigma)
+    place = torch.where(ok[:, None], start + move, start)
     border = torch.tensor([rows - 0.5, cols - 0.5], device=image.device, dtype=start.dtype)
-    for step in range(steps):
-        still = (move.abs().sum(1) < STILL * sigma) & (step > 0) | ~ok
-        (gy, dy), (gx, dx) = (_gaussians(place[:, a], corner[:, a], side, sigma) for a in (0, 1))
-        g = torch.where(valid, gy[:, :, None] * gx[:, None, :], 0.0)
-        fresh = torch.stack([g, valid.double(), g * dy[:, :, None], g * dx[:, None, :]], -1).reshape(count, -1, 4)
-        normal = fresh.mT @ fresh
-        factor, bad = torch.linalg.cholesky_ex(
-            torch.where(ok[:, None, None], normal, torch.eye(4, device=image.device, dtype=normal.dtype))
-        )
-        regular = ok & ~still & (bad == 0) & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
-        safe = torch.where(regular[:, None, None], factor, torch.eye(4, device=image.device, dtype=normal.dtype))
-        solved = torch.cholesky_solve((fresh.mT @ patch.reshape(count, -1, 1)), safe)[..., 0]
-        value, basis = torch.where(regular[:, None], solved, value), torch.where(regular[:, None, None], fresh, basis)
-        ok = torch.where(still, ok, regular & (value[:, 0] > 0.0))
-        going = ok & ~still
-        wanted = (sigma * value[:, 2:] / torch.where(going, value[:, 0], 1.0)[:, None]).clamp(-0.5 * sigma, 0.5 * sigma)
-        move = torch.where(going[:, None], wanted, move)
-        place = torch.where(going[:, None], place + wanted, place)
-        beyond = going & ((place < -0.5) | (place > border)).any(1)
-        outside |= beyond
-        ok &= ~beyond & (((place - peak) ** 2).sum(1) <= (FARTHEST * sigma) ** 2)
+    outside = ok & ((place < -0.5) | (place > border)).any(1)
+    ok &= ~outside & (((place - peak) ** 2).sum(1) <= (FARTHEST * sigma) ** 2)
     table = start.new_zeros(count, len(Column))
     table[:, :2] = torch.where(ok[:, None], place, peak)
     table[:, Column.AMPLITUDE], table[:, Column.BACKGROUND] = value[:, 0].clamp(min=0.0), value[:, 1]
-    square = (patch.reshape(count, -1) - (basis[..., :2] @ value[:, :2, None])[..., 0]) ** 2
-    free, total = (pixels - 4).clamp(min=1.0), square.sum(1)
-    scale = sigma**2 / torch.where(ok, value[:, 0], 1.0) ** 2 * pixels / free
-    table[:, Column.NOISE] = (total / free).sqrt()
+    square = (patch - (basis[..., :2] @ value[:, :2, None])[..., 0]) ** 2 * (weight > 0)
+    free, chi = (pixels - 4).clamp(min=1.0), (weight * square).sum(1) / pixels.clamp(min=1.0)
+    scale = sigma**2 / height**2 * pixels / free
+    table[:, Column.NOISE] = (square.sum(1) / free).sqrt()
     for column, k in ((Column.VAR_Y, 2), (Column.VAR_X, 3)):
-        n = (basis[..., k] ** 2).sum(1).clamp(min=1e-30)
-        table[:, column] = (
-            scale * (SANDWICH * (square * basis[..., k] ** 2).sum(1) / n + (1 - SANDWICH) * total / pixels.clamp(min=1.0)) / n
-        )
+        n = (weighted[..., k] * basis[..., k]).sum(1).clamp(min=1e-30)
+        own = (square * weighted[..., k] ** 2).sum(1)
+        table[:, column] = scale * (SANDWICH * own / n + (1 - SANDWICH) * chi) / n
     table[:, Column.OK], table[:, Column.EDGE] = ok.double() - outside.double(), (~valid).any((1, 2)).double()
     table[~ok, Column.NOISE : Column.VAR_X + 1] = 0.0
     return table
 
 
-def _pass(image: Any, model: Any, peak: Any, start: Any, held: Any, sigma: float, steps: int) -> Any:
+def _pass(image: Any, model: Any, peak: Any, start: Any, held: Any, width: tuple[float, float]) -> Any:
     import torch
 
-    some = max(1, CHUNK_PIXELS // (2 * window_half(sigma) + 1) ** 2)
+    some = max(1, CHUNK_PIXELS // (2 * window_half(width[0]) + 1) ** 2)
     chunks = zip(peak.split(some), start.split(some), held.split(some), strict=True)
-    parts = [_fit_some(image, model, *chunk, sigma, steps) for chunk in chunks]
+    parts = [_fit_some(image, model, *chunk, width) for chunk in chunks]
     return torch.cat(parts) if parts else start.new_zeros(0, len(Column))
 
 
@@ -229,7 +223,7 @@ def _render(shape: tuple[int, int], held: Any, sigma: float) -> Any:
     return wide[edge : edge + shape[0], edge : edge + shape[1]]
 
 
-def _wider(image: Any, model: Any, held: Any, sigma: float) -> float:
+def _wider(image: Any, model: Any, held: Any, sigma: float) -> tuple[float, float]:
     import torch
 
     half = window_half(sigma)
@@ -240,8 +234,9 @@ def _wider(image: Any, model: Any, held: Any, sigma: float) -> float:
     corner, g, square = _stamps(best, half, sigma)
     line = torch.arange(2 * half + 1, device=image.device)
     places = (corner[:, :1, None] + line[:, None], corner[:, 1:, None] + line[None, :])
-    use = (square <= WINDOW**2).double()
-    g, e = g * use, (image[places].double() - model[places]) * use
+    light, left = model[places].double(), image[places].double() - model[places]
+    use = (square * sigma**2 <= window_radius(sigma) ** 2).double()
+    g, e = g * use, left * use
     q = g * square
     s1, sg, sgg, sq, sgq = (part.sum((1, 2)) for part in (use, g, g * g, q, g * q))
     d = s1 * sgg - sg * sg
@@ -250,7 +245,18 @@ def _wider(image: Any, model: Any, held: Any, sigma: float) -> float:
     lower = float((best[:, 2] ** 2 * (free * q).sum((1, 2))).sum())
     step = sigma * float((best[:, 2] * (free * e).sum((1, 2))).sum()) / lower if lower > 0.0 else 0.0
     wider = min(max(sigma + step, 0.9 * sigma), 1.1 * sigma)
-    return wider if abs(wider / sigma - 1.0) >= 0.01 else sigma
+    near = use[:, :, :-1] > 0
+    level, change = 0.5 * (light[:, :, 1:] + light[:, :, :-1])[near], left.diff(dim=2)[near] ** 2
+    return (wider if abs(wider / sigma - 1.0) >= 0.01 else sigma), _growth(level, change)
+
+
+def _growth(level: Any, change: Any) -> float:
+    """Slope over offset of the line through `change` against `level`; the offset is at least a tenth of the mean change."""
+    if len(level) < 2 or not float(level.var(correction=0)) > 0.0 or not float(change.mean()) > 0.0:
+        return 0.0
+    mean = float(change.mean())
+    slope = float(((level - level.mean()) * (change - mean)).mean() / level.var(correction=0))
+    return max(slope / max(mean - slope * float(level.mean()), LEAST_DARK * mean), 0.0)
 
 
 def refine(image: Any, yx_px: Any, sigma_px: float, *, fit_width: bool = True) -> tuple[Any, float]:
@@ -261,13 +267,13 @@ def refine(image: Any, yx_px: Any, sigma_px: float, *, fit_width: bool = True) -
     if not len(yx_px):
         return yx_px.new_zeros(0, len(Column)), sigma_px
     none = yx_px.new_zeros(len(yx_px), 3)
-    first = _pass(image, torch.zeros_like(image), yx_px, yx_px, none, sigma_px, STEPS[0])
+    first = _pass(image, None, yx_px, yx_px, none, (sigma_px, 0.0))
     fitted = first[:, Column.OK : Column.OK + 1] > 0
     held = torch.where(fitted, first[:, :3], 0.0)
-    model, sigma = _render(shape, held, sigma_px), sigma_px
+    model, sigma, gain = _render(shape, held, sigma_px), sigma_px, 0.0
     if fit_width and int((held[:, 2] > 0).sum()) >= FEWEST:
-        sigma = _wider(image, model, held, sigma_px)
+        sigma, gain = _wider(image, model, held, sigma_px)
         held = torch.cat([held[:, :2], held[:, 2:] * (sigma_px / sigma) ** 2], 1)
         model = _render(shape, held, sigma)
-    table = _pass(image, model, yx_px, torch.where(fitted, first[:, :2], yx_px), held, sigma, STEPS[1])
+    table = _pass(image, model, yx_px, torch.where(fitted, first[:, :2], yx_px), held, (sigma, gain))
     return table, sigma

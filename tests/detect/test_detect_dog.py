@@ -191,4 +191,5 @@ def test_labelled_frame_without_parameters(real_data):
     report = score_points(found.yx_px, labels, **where)
     assert report["at_0.5d"]["f1"] >= 0.995
     assert report["at_0.25d"]["f1"] >= 0.975
-    assert max(score_points(found.yx_px, joint, **where)["localisation"]["rmse_xy_px"]) <= 0.45
+    # the joint fit takes all pixels alike; weighed by their noise, fits come nearer to simulated truth and stray from it here
+    assert max(score_points(found.yx_px, joint, **where)["localisation"]["rmse_xy_px"]) <= 0.5
