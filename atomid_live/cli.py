@@ -58,6 +58,8 @@ class Shared:
     "Columns brighter (HAADF) or darker (ABF) than around them."
     threshold: float | None = None
     "Least score of a column, 0 to 1; without it the detector chooses."
+    refine: Literal["full", "fast"] | None = None
+    "Fit columns with their neighbours taken away (full, the default), or by one quick step each."
     min_separation: str | None = None
     "Least distance of two columns: 5px, 0.15nm or 0.5d (d = spacing)."
     columns: Literal["all", "bright"] | None = None
@@ -93,6 +95,7 @@ class Shared:
             "frame.detector": self.detector,
             "frame.polarity": self.polarity,
             "detect.threshold": self.threshold,
+            "detect.refine": self.refine,
             "detect.min_separation": self.min_separation,
             "detect.columns": self.columns,
             "strain.reference": self.reference,

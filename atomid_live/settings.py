@@ -53,6 +53,9 @@ class DetectSettings(_Section):
         "auto", description="network runtime; tensorrt and those on -cuda run the whole detector on an NVIDIA GPU"
     )
     threshold: float | None = Field(None, ge=0, le=1, description="least score of a column; none lets the detector choose")
+    refine: Literal["full", "fast"] = Field(
+        "full", description="fit with neighbours taken away, or one quick step each; a GPU always fits in full"
+    )
     min_separation: str | None = Field(
         None, pattern=r"^\d+(\.\d+)?(px|nm|d)$", description="least distance of two columns: 5px, 0.15nm or 0.5d (d = spacing)"
     )

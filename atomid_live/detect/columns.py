@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
@@ -89,6 +91,7 @@ def collect(
     faintest_part: float = 0.0,
     fit_width: bool = True,
     first: FloatArray | None = None,
+    mode: Literal["full", "fast"] = "full",
 ) -> Detections:
     """Refine candidates on the raw pixels and put the frame's answer together.
 
@@ -113,6 +116,8 @@ def collect(
         Improve the width on all columns together; in noisy frames it would shrink towards the noise that was picked.
     first : ndarray, shape (N, 3), float64, or None
         y, x and height of a quick fit of the candidates, if there was one.
+    mode : str
+        "full" fits among the neighbours, "fast" by one step each, neighbours and all.
 
     Returns
     -------
@@ -121,7 +126,7 @@ def collect(
     """
     if len(yx_px) == 0:
         return Detections.empty(int(Flag.EMPTY) | prepared.frame_flags, column_sigma_px)
-    refined = refine(prepared.image, yx_px, column_sigma_px, fit_width=fit_width, first=first)
+    refined = refine(prepared.image, yx_px, column_sigma_px, fit_width=fit_width, first=first, subtract=mode == "full")
     sigma = refined.column_sigma_px
     yx = refined.yx_px
     nearest = _neighbours(yx, TYPICAL_SIGMA * sigma)

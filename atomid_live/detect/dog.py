@@ -196,7 +196,7 @@ class DogDetector:
         faintest = FAINTEST_PART if scale.kind == "lattice" and self._detect.threshold is None else 0.0
         return collect(
             prepared, found.yx_px, found.score, sigma, least_px=least, plane_px=scale.plane_px, faintest_part=faintest,
-            fit_width=scale.noise_fraction < CLEAN_FRACTION, first=found.first,
+            fit_width=scale.noise_fraction < CLEAN_FRACTION, first=found.first, mode=self._detect.refine,
         )  # fmt: skip
 
     def warm_up(self, shape: tuple[int, int]) -> None:

@@ -103,6 +103,7 @@ class UnetDetector:
             plane_px=look.scale.plane_px,
             fit_width=look.scale.noise_fraction < CLEAN_FRACTION,
             first=look.first[keep],
+            mode=self._detect.refine,
         )
         odd = look.scale.kind == "lattice" and not agree(found.spacing_px, look.spacing_px)
         return replace(found, frame_flags=found.frame_flags | int(Flag.SPACING_ODD)) if odd else found
