@@ -112,9 +112,9 @@ def markdown(scenes: Sequence[DriftScene], scores: dict[str, DriftScore], real: 
 
 _REAL = (
     "closure: rms per axis of the totals' difference against a direct registration of frames 1, 3 and 8 apart. "
-    "The graphene's bright atom: share of steps at which a tracker of the brightest spot leaves ours by more than a quarter "
-    "cell, and contrast of the mean of all frames aligned by ours over that aligned by it. Windows: cut from one real frame "
-    "along a known path, smoothed by 1 px, made noisy again."
+    "The graphene's bright atom (a second a frame assumed): share of steps at which a tracker of the brightest spot leaves "
+    "ours by more than a quarter cell, and correlation of successive frames moved by ours and by it. Windows: cut from one "
+    "real frame along a known path, smoothed by 1 px, made noisy again."
 )
 
 
