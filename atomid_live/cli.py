@@ -567,6 +567,30 @@ def drift(
     return 0
 
 
+@evaluate.command(name="scan")
+def evaluate_scan(*, frames: int = 24, seed: int = 1, page: Path | None = None, threads: int = 1) -> int:
+    """Measure on simulated scans what drift within the frame, row jitter and distortion leave in the strain.
+
+    Parameters
+    ----------
+    frames
+        Frames per run.
+    seed
+        Seed of the first run.
+    page
+        Results page whose marked section is written anew, e.g. docs/results.md.
+    threads
+        Processor threads.
+    """
+    from atomid_live.guest import behave
+
+    behave(threads)
+    from atomid_live.evaluate.scan import evaluate_scan as run_scan
+
+    run_scan(frames, seed, page, lambda text: print(text, file=sys.stderr, flush=True))
+    return 0
+
+
 def _size(text: str | None) -> tuple[int, int] | None:
     from atomid_live.errors import UsageError
 

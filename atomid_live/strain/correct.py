@@ -140,13 +140,17 @@ class RowShare:
 
     Attributes
     ----------
-    local_yx, mean_yx : (float, float)
-        Variance of d(uy)/dy and d(ux)/dy at a column well inside, and of their means over the frame.
+    local_yx, across_yx : (float, float)
+        Variance of d(uy)/dy and d(ux)/dy, and of d(uy)/dx and d(ux)/dx, at a column well inside: few columns of a small window
+        lie on just the same rows, so that jitter is in derivatives along x too.
+    mean_yx : (float, float)
+        Variance of the first two in the frame's mean.
     own : float
-        Share of the residual variance that is the columns' own, without jitter: 0 to 1.
+        The columns' own variance, without jitter, over that of the residuals.
     """
 
     local_yx: tuple[float, float] = (0.0, 0.0)
+    across_yx: tuple[float, float] = (0.0, 0.0)
     mean_yx: tuple[float, float] = (0.0, 0.0)
     own: float = 1.0
 
@@ -164,25 +168,26 @@ def row_share(
     The coefficients with which displacements enter a gradient along y are summed over the columns of each row; the variance is
     that of their sum over rows with the covariance of the model.
     """
-    if not model.rows > 0:
+    if not model.any:
         return RowShare()
     aspect = np.array(window.aspect_yx)
     template = template_for(fit, window.px, max(columns.table.column.shape[1:]))
     inside = slice(int(template.run[0, 0]), int(template.run[0, -1]))
-    g, dy = template.weight[inside], template.difference[inside, 0]
-    place, second = dy / aspect[0], float(g @ dy**2)
-    if not second > 0:
+    g, (dy, dx) = template.weight[inside], template.difference[inside].T
+    place, down, along = dy / aspect[0], float(g @ dy**2), float(g @ dx**2)
+    if not min(down, along) > 0:
         return RowShare()
-    slope, level = _rows_of(place, g * dy / second), _rows_of(place, g / g.sum())
     square = aspect**2
-    local, middle = (np.array(model.of_sum(c)) * square for c in (slope, level))
+    local = np.array(model.of_sum(_rows_of(place, g * dy / down))) * square
+    across = np.array(model.of_sum(_rows_of(place, g * dx / along))) * square
     used = np.isfinite(mean_share) & (mean_share != 0)
     rows = _rows_of(columns.yx[used, 0] / aspect[0], mean_share[used]) if used.any() else np.zeros(1)
     mean = np.array(model.of_sum(rows)) * square
-    left = float(np.mean(np.array(model.variance_yx) * square - middle - local * second / g.sum()))
+    # the fits' own residuals are a median, which jitter shared along rows pulls down; so the columns' part is taken directly
     residual = position_sigma_px**2
-    own = 1 - left / residual if residual > 0 else 1.0
-    return RowShare((float(local[0]), float(local[1])), (float(mean[0]), float(mean[1])), float(np.clip(own, 0.02, 1.0)))
+    own = float(np.mean(np.array(model.own_yx) * square)) / residual if residual > 0 else 1.0
+    pairs = [(float(pair[0]), float(pair[1])) for pair in (local, across, mean)]
+    return RowShare(pairs[0], pairs[1], pairs[2], own)
 
 
 class ScanEffects:
@@ -249,9 +254,9 @@ class ScanEffects:
         if not self._frames:
             return share
         more = 1 + 1 / self._frames
-        local, mean = (tuple(more * v for v in pair) for pair in (share.local_yx, share.mean_yx))
-        own = float(np.clip(1 - more * (1 - share.own), 0.02, 1.0))
-        return RowShare((local[0], local[1]), (mean[0], mean[1]), own)
+        local, across, mean = ((more * y, more * x) for y, x in (share.local_yx, share.across_yx, share.mean_yx))
+        own = more * share.own if share.mean_yx != (0.0, 0.0) else 1.0
+        return RowShare(local, across, mean, own)
 
 
 def drift_explains(raw: Mapping[str, Summary], corrected: Mapping[str, Summary], sigmas: float) -> bool:
@@ -281,8 +286,9 @@ def with_row_errors(raw: StrainField, share: RowShare) -> StrainField:
     inside = raw.sigma[np.isfinite(raw.sigma)]
     usual = float(np.median(inside)) if len(inside) else NAN
     wider = (raw.sigma / usual) ** 1.5
-    yy, xy = own + share.local_yx[0] * wider, own / 2 + share.local_yx[1] * wider / 4
-    return replace(raw, sigma=np.sqrt((own + yy) / 2), sigma_exx=np.sqrt(own), sigma_eyy=np.sqrt(yy), sigma_exy=np.sqrt(xy))
+    xx, yy = own + share.across_yx[1] * wider, own + share.local_yx[0] * wider
+    xy = own / 2 + (share.local_yx[1] + share.across_yx[0]) * wider / 4
+    return replace(raw, sigma=np.sqrt((xx + yy) / 2), sigma_exx=np.sqrt(xx), sigma_eyy=np.sqrt(yy), sigma_exy=np.sqrt(xy))
 
 
 def corrected_summaries(corrected: CorrectedStrain, sems: tuple[float, ...]) -> dict[str, Summary]:

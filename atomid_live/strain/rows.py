@@ -25,8 +25,10 @@ LONGEST_ROWS = 60
 BANDS = 16
 ACROSS_PX = 8
 REMEMBERED = 12
-WINDOW_LENGTHS = 2.5
+WINDOW_LENGTHS = 1.5
 CHANCE_SIGMAS = 2.0
+LEAST_OWN = 0.02
+ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,12 +43,15 @@ class RowCovariance:
         For y and x: the same two sums over columns less than nine pixel columns apart, by bands of pixel columns.
     lost : float
         Share of the displacement that the smooth terms took away, per row of correlation.
+    total : ndarray, shape (2,)
+        Variance of all residuals.
     """
 
     product: FloatArray = field(repr=False)
     pairs: FloatArray = field(repr=False)
     across: FloatArray = field(repr=False)
     lost: float
+    total: FloatArray = field(default_factory=lambda: np.zeros(2))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -112,42 +117,78 @@ def row_covariance(yx_px: FloatArray, rest_yx_px: FloatArray, shape: tuple[int, 
     twice = np.array([0.5] + [1.0] * ACROSS_PX)
     across = np.array([[product @ twice, pairs @ twice] for product, pairs in other])
     product, pairs = np.stack([a[0] for a in along]), np.stack([a[1] for a in along])
-    return RowCovariance(product, pairs, across, (SMOOTH_DEGREE + 1) / rows)
+    terms = (SMOOTH_DEGREE + 1) * (SMOOTH_DEGREE + 2) // 2
+    total = (rest**2).sum(axis=1) / max(rest.shape[1] - terms, 1)
+    return RowCovariance(product, pairs, across, (SMOOTH_DEGREE + 1) / rows, total)
 
 
 @dataclass(frozen=True, slots=True)
 class JitterModel:
     """Variance (square pixels, for y and x) of the row-common displacement and the rows over which it is correlated.
 
-    The covariance of columns k rows apart is `variance` exp(-k / `rows`). Both are 0 when there is none.
+    The covariance of columns k rows apart is `variance_yx` exp(-k / `rows_yx`), 0 when there is none. A column draws on other
+    rows for its y than for its x, so the two differ. `own_yx` is the variance left to the columns' independent errors.
     """
 
     variance_yx: tuple[float, float] = (0.0, 0.0)
-    rows: float = 0.0
+    rows_yx: tuple[float, float] = (0.0, 0.0)
+    own_yx: tuple[float, float] = (NAN, NAN)
 
     def of_sum(self, coefficient: FloatArray) -> tuple[float, float]:
         """Variance (y, x) that row jitter gives the sum of coefficient (rows,) times the displacement of each row."""
-        if not self.rows > 0:
-            return 0.0, 0.0
-        reach = int(8 * self.rows) + 1
-        shape = np.exp(-np.abs(np.arange(-reach, reach + 1)) / self.rows)
-        share = float(coefficient @ np.convolve(coefficient, shape)[reach:-reach])
-        return self.variance_yx[0] * max(share, 0.0), self.variance_yx[1] * max(share, 0.0)
+        y, x = (v * _share(coefficient, rows) for v, rows in zip(self.variance_yx, self.rows_yx, strict=True))
+        return y, x
+
+    @property
+    def any(self) -> bool:
+        """Whether there is jitter at all."""
+        return max(self.variance_yx) > 0
 
 
-def _model_of(product: FloatArray, pairs: FloatArray, common: FloatArray, lost: float) -> tuple[FloatArray, float]:
-    """Variance (2,) and correlation length in rows from sums over pairs (2, LONGEST_ROWS + 1), less what is `common` (2,)."""
+def _share(coefficient: FloatArray, rows: float) -> float:
+    """Variance of a sum over rows of unit variance, correlated over `rows`."""
+    if not rows > 0:
+        return 0.0
+    reach = int(8 * rows) + 1
+    shape = np.exp(-np.abs(np.arange(-reach, reach + 1)) / rows)
+    return max(float(coefficient @ np.convolve(coefficient, shape)[reach:-reach]), 0.0)
+
+
+def _model_of(product: FloatArray, pairs: FloatArray, common: FloatArray, lost: float) -> tuple[FloatArray, FloatArray]:
+    """Variance (2,) and correlation length in rows, of y, x and both, from sums over pairs (2, LONGEST_ROWS + 1).
+
+    What is `common` (2,) is taken off.
+    """
     covariance = product / np.maximum(pairs, 1.0) - common[:, None]
     # columns are wider than a row, so that neighbouring rows tell the same and make the estimate steadier
     near = (product[:, 0] / 2 + product[:, 1]) / np.maximum(pairs[:, 0] / 2 + pairs[:, 1], 1.0) - common
-    both, start = covariance.sum(axis=0), max(float(near.sum()), 1e-12)
-    length = 1.0
-    for k in range(1, len(both)):
-        length += 2 * float(both[k]) / start
+    each = [
+        _restored(*pair, lost) for pair in (*zip(covariance, near, strict=True), (covariance.sum(axis=0), float(near.sum())))
+    ]
+    return np.array([start for start, _ in each[:2]]), np.array([length for _, length in each]) / 2
+
+
+def _restored(covariance: FloatArray, start: float, lost: float) -> tuple[float, float]:
+    """Variance and integral correlation length in rows, after the smooth terms took their share.
+
+    Fitting m smooth terms along y to H rows takes m/H of variance times correlation length off the covariance at every short
+    distance, which makes it negative further out; this is put back.
+    """
+    length, gone = 1.0, 0.0
+    for _ in range(ROUNDS):
+        length = _length(covariance + gone, start + gone)
+        gone = lost * max(start + gone, 0.0) * length
+    return start + gone, length
+
+
+def _length(covariance: FloatArray, start: float) -> float:
+    """Integral of the correlation over rows, cut where it has become noise."""
+    length, start = 1.0, max(start, 1e-12)
+    for k in range(1, len(covariance)):
+        length += 2 * float(covariance[k]) / start
         if k >= WINDOW_LENGTHS * length:
             break
-    length = min(max(length, 1.0), 2.0 * LONGEST_ROWS)
-    return near / max(1 - lost * length, 0.5), length / 2
+    return min(max(length, 1.0), 2.0 * LONGEST_ROWS)
 
 
 def _ratio(sums: FloatArray) -> FloatArray:
@@ -172,7 +213,9 @@ def jitter_model(covariances: Sequence[RowCovariance]) -> JitterModel:
     if not variance.sum() > CHANCE_SIGMAS * float(np.linalg.norm(_near_error(product, pairs))):
         return JitterModel()
     y, x = np.maximum(variance, 0.0)
-    return JitterModel((float(y), float(x)), rows)
+    total = np.mean([c.total for c in covariances], axis=0)
+    own_y, own_x = np.maximum(total - np.maximum(variance, 0.0), LEAST_OWN * total)
+    return JitterModel((float(y), float(x)), (float(rows[0]), float(rows[1])), (float(own_y), float(own_x)))
 
 
 def jitter_of(found: RowCovariance | str) -> Jitter:
@@ -184,7 +227,7 @@ def jitter_of(found: RowCovariance | str) -> Jitter:
     variance, rows = _model_of(product, pairs, common, found.lost)
     left = [_model_of(product - found.product[:, b], pairs - found.pairs[:, b], common, found.lost) for b in range(BANDS)]
     others = [_ratio(across - found.across[:, :, b]) for b in range(BANDS)]
-    square = (BANDS - 1) * np.var(np.array([[*v, r] for v, r in left]), axis=0)
+    square = (BANDS - 1) * np.var(np.array([[*v, r[2]] for v, r in left]), axis=0)
     square[:2] += (BANDS - 1) * np.var(others, axis=0)
     spread = np.sqrt(square)
     rms = np.sqrt(np.maximum(variance, 0.0))
@@ -194,7 +237,7 @@ def jitter_of(found: RowCovariance | str) -> Jitter:
     return Jitter(
         (float(rms[0]), float(rms[1])),
         (float(sigma[0]), float(sigma[1])),
-        float(rows) if known else NAN,
+        float(rows[2]) if known else NAN,
         float(spread[2]) if known else NAN,
         "",
     )
