@@ -1,7 +1,7 @@
 """The detector whose frame goes to the GPU as raw pixels and comes back as columns (protocols.Detector).
 
 The host decides the scale from the pixels, as `UnetDetector` does; all else, from normalisation to refined positions, runs on
-one stream, is captured as one CUDA graph per shape, and is waited for once.
+one stream, is captured as one CUDA graph per shape, and is waited for once. In noisy lattices the host sees the map before.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from atomid_live.backends.device_chain import Chain, Seen
 from atomid_live.backends.engine import Engine
 from atomid_live.detect.columns import _odd
-from atomid_live.detect.dog import CLEAN_FRACTION, FAINTEST_PART, SUPPORT_SPACINGS, DogDetector, separation_px
+from atomid_live.detect.dog import CLEAN_FRACTION, DogDetector, separation_px
 from atomid_live.detect.look import (
     CONVINCING,
     FLOOR,
     INPUT_SIGMA_PX,
     NARROWER,
+    NOISY,
     OTHER_SCALES,
     RADIUS_SIGMA,
     SECOND_LOOKS,
@@ -34,12 +35,14 @@ from atomid_live.detect.look import (
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.refine import FAILED_SIGMA, LOW_DOSE, MOST_LOW_DOSE, _common
 from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale
-from atomid_live.detect.unet import agree
+from atomid_live.detect.support import translations
+from atomid_live.detect.unet import agree, read_judge
 from atomid_live.flags import Flag
 from atomid_live.kernels.frame_params import MapRule, canonical_shape, fill
+from atomid_live.kernels.judge import DeviceJudge
 from atomid_live.kernels.launch import Launcher
 from atomid_live.kernels.layout import Answer
-from atomid_live.kernels.reference import window_half
+from atomid_live.kernels.reference_fit import round_window
 from atomid_live.kernels.stages import RAW_TYPES
 from atomid_live.settings import DetectSettings, FrameSettings
 from atomid_live.types import NAN, Detections, FloatArray, Frame
@@ -47,7 +50,6 @@ from atomid_live.types import NAN, Detections, FloatArray, Frame
 CHAINS_KEPT = 6
 ROOM = 16384
 HELD_FRAMES = 50
-LITTLE_NOISE, CLEAR_PART = 0.35, 0.4
 
 
 class DeviceNetwork(Protocol):
@@ -90,7 +92,7 @@ class DeviceDetector:
     Parameters
     ----------
     engine : Engine
-        Its card holds the threshold rules.
+        Its judge says which peaks are columns.
     network : DeviceNetwork
         Opened; `close` closes it.
     run : Launcher
@@ -115,15 +117,7 @@ class DeviceDetector:
         self._engine, self._network, self._run = engine, network, run
         self._detect = detect or DetectSettings()
         self._dog = DogDetector(detect, frame)
-        self._rules: dict[str, dict[str, Any]] = {
-            kind: {
-                "typical": tuple(engine.card["threshold"][f"{kind}_typical"]),
-                "least": tuple(engine.card["threshold"][f"{kind}_least"]),
-                "quantile": float(engine.card["threshold"]["quantile"]),
-            }
-            for kind in ("lattice", "sparse")
-        }
-        self._significance = float(engine.card["threshold"]["sparse_significance"])
+        self._judge = DeviceJudge.on(read_judge(engine), run.device)
         self._chains: OrderedDict[tuple[object, ...], Chain] = OrderedDict()
         self._hold, self._held = hold_scale, dict[tuple[object, ...], tuple[_Oriented, int]]()
 
@@ -152,7 +146,7 @@ class DeviceDetector:
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Allocate, compile and capture for frames of this shape that need no reduction."""
         self._dog.warm_up(shape)
-        rows, cols = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in shape)
+        rows, cols = (_up(n) for n in shape)
         self._chain(shape, "uint16", (rows, cols), ROOM)
 
     @property
@@ -231,46 +225,51 @@ class DeviceDetector:
         raw, base = frame.pixels, prepared
         if prepared.frame_flags & Flag.SANITISED or raw.dtype.name not in RAW_TYPES:
             raw, base = prepared.image, replace(prepared, offset=0.0)
-        rows, cols = (-(-n // SIDE_MULTIPLE) * SIDE_MULTIPLE for n in small)
-        factor = sqrt(small[0] / frame.shape[0] * small[1] / frame.shape[1])
-        rule = self._map_rule(oriented.scale, sigma * factor)
-        clean = oriented.scale.noise_fraction < CLEAN_FRACTION
-        param = fill(base, sigma, small, (rows, cols), rule, inverted=oriented.inverted, least_px=least_px, fit_width=clean)
-        choice = oriented.scale.kind if self._detect.threshold is None else "score"
-        return self._seen(raw, param, (rows, cols), choice=choice)
+        padded = _up(small[0]), _up(small[1])
+        scale, factor = oriented.scale, sqrt(small[0] / frame.shape[0] * small[1] / frame.shape[1])
+        rule = self._map_rule(scale, sigma * factor)
+        kind = "noisy" if scale.kind == "lattice" and scale.noise_fraction > NOISY else scale.kind
+        clean = scale.noise_fraction < CLEAN_FRACTION
+
+        def params(rule: MapRule) -> FloatArray:
+            turned = oriented.inverted
+            return fill(base, sigma, small, padded, rule, inverted=turned, least_px=least_px, fit_width=clean)
+
+        if kind == "noisy":
+            rule = replace(rule, vectors=self._vectors(raw, params(rule), padded, small, rule))
+        return self._seen(raw, params(rule), padded, kind=kind)
+
+    def _vectors(
+        self, raw: NDArray[Any], param: FloatArray, padded: tuple[int, int], small: tuple[int, int], rule: MapRule
+    ) -> tuple[tuple[int, int], ...]:
+        """Vectors by which the map repeats: in a noisy frame the host looks at the map once, before the judge is asked."""
+        chain = self._chain((raw.shape[0], raw.shape[1]), raw.dtype.name, padded, ROOM, kind="noisy")
+        stride = self._network.stride
+        inner = chain.map(raw, param)[: -(-small[0] // stride), : -(-small[1] // stride)]
+        found = translations(np.ascontiguousarray(inner), rule.radius_px)
+        return tuple((int(y), int(x)) for y, x in found)
 
     def _map_rule(self, scale: Scale, sigma_px: float) -> MapRule:
         stride, asked = self._network.stride, self._detect.threshold
-        return MapRule(
-            stride,
-            FLOOR,
-            INPUT_SIGMA_PX,
-            RADIUS_SIGMA * sigma_px / stride,
-            least_score=0.5 if asked is None else asked,
-            significance=self._significance,
-            faintest_part=FAINTEST_PART if scale.kind == "lattice" and asked is None else 0.0,
-            clear_part=CLEAR_PART if scale.noise_fraction < LITTLE_NOISE else 0.0,
-            company_px=SUPPORT_SPACINGS * float(np.fmax(scale.spacing_px, scale.plane_px)),
-            **self._rules[scale.kind],
-        )
+        lattice = scale.kind == "lattice"
+        threshold = NAN if asked is None else asked
+        return MapRule(stride, FLOOR, RADIUS_SIGMA * sigma_px / stride, threshold, lattice, scale.noise_fraction)
 
-    def _seen(self, raw: NDArray[Any], param: FloatArray, padded: tuple[int, int], *, choice: str) -> Seen:
+    def _seen(self, raw: NDArray[Any], param: FloatArray, padded: tuple[int, int], *, kind: str) -> Seen:
         room = ROOM
         while True:
-            seen = self._chain((raw.shape[0], raw.shape[1]), raw.dtype.name, padded, room, choice=choice)(raw, param)
+            seen = self._chain((raw.shape[0], raw.shape[1]), raw.dtype.name, padded, room, kind=kind)(raw, param)
             if seen.found <= room:
                 return seen
             # more peaks than there was room for: once more with enough, and so for later frames of this kind
             room = 1 << (seen.found - 1).bit_length()
 
-    def _chain(
-        self, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int, *, choice: str = "lattice"
-    ) -> Chain:
-        key = (shape, dtype, padded, choice)
+    def _chain(self, shape: tuple[int, int], dtype: str, padded: tuple[int, int], room: int, *, kind: str = "lattice") -> Chain:
+        key = (shape, dtype, padded, kind)
         chain = self._chains.get(key)
         if chain is None or chain.room < room:
             self._chains.pop(key, None)
-            chain = Chain(self._run, self._network, shape, dtype, padded, room, choice=choice)
+            chain = Chain(self._run, self._network, shape, dtype, padded, room, judge=self._judge, kind=kind)
             self._chains[key] = chain
             if len(self._chains) > CHAINS_KEPT:
                 self._chains.popitem(last=False)
@@ -278,12 +277,17 @@ class DeviceDetector:
         return chain
 
 
+def _up(length: int) -> int:
+    """Next multiple of `SIDE_MULTIPLE`."""
+    return -(-length // SIDE_MULTIPLE) * SIDE_MULTIPLE
+
+
 def _errors(seen: Seen) -> FloatArray:
     """Standard errors (N, 2) from the fits' variances, as at the end of `detect.refine.refine`."""
     variance = seen.answer[:, [Answer.VAR_Y, Answer.VAR_X]]
     failed = (seen.answer[:, Answer.FLAGS].astype(np.int64) & int(Flag.FIT_FAILED)) > 0
     sigma = seen.fitted_sigma_px
-    variance = variance * _common(seen.pool, 2 * window_half(sigma) + 1)
+    variance = variance * _common(seen.pool, 2 * round_window(sigma)[1] + 1)
     error = np.maximum(np.sqrt(variance * (1.0 + np.minimum(LOW_DOSE * variance / sigma**2, MOST_LOW_DOSE))), 1e-3)
     error[failed] = np.maximum(FAILED_SIGMA * sigma, 2.0 * np.median(error[~failed], axis=0) if not failed.all() else 0.0)
     return np.asarray(error)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from atomid_live.errors import ModelError
 from atomid_live.kernels import stages
+from atomid_live.kernels.judge import DeviceJudge
 from atomid_live.kernels.launch import Launcher
 from atomid_live.kernels.layout import Answer, Pool, State
 from atomid_live.types import FloatArray
@@ -79,14 +80,15 @@ class Chain:
         NumPy name of the pixels' type, one of `kernels.stages.RAW_TYPES`.
     room : int
         Most peaks.
-    choice : str
-        How peaks become columns, see `kernels.stages.starts`.
+    judge : DeviceJudge
+    kind : str
+        Of scene, see `kernels.judge.choose`.
 
     Attributes
     ----------
-    run, buffers, raw, infer, stream
-        Launcher, `kernels.stages.Buffers`, the frame's pixels on the device, the bound network, and the stream all runs on
-        (None on a processor).
+    run, judge, buffers, raw, infer, stream
+        Launcher, judge, `kernels.buffers.Buffers`, the frame's pixels on the device, the bound network, and the stream that all
+        runs on (None on a processor).
     """
 
     def __init__(
@@ -98,11 +100,12 @@ class Chain:
         padded: tuple[int, int],
         room: int,
         *,
-        choice: str = "score",
+        judge: DeviceJudge,
+        kind: str = "lattice",
     ) -> None:
         import torch
 
-        self.room, self._choice = room, choice
+        self.room, self.judge, self._kind = room, judge, kind
         self.run, self._device = run, run.device
         self._cuda = self._device.type == "cuda"
         self.stream = torch.cuda.Stream(self._device) if self._cuda else None
@@ -134,6 +137,16 @@ class Chain:
                 self.stream.synchronize()
             return self._read()
 
+    def map(self, pixels: NDArray[Any], param: FloatArray) -> NDArray[np.float32]:
+        """Only the network's map (rows, cols) of a frame, on the host."""
+        np.copyto(self._staged_np, pixels)
+        np.copyto(self._param_np, param)
+        with out_of_memory(f"a frame of {pixels.shape}"), self._on_stream():
+            self.copy_in()
+            stages.normalise(self.run, self.buffers, self.raw)
+            heat: NDArray[np.float32] = self.infer()[0].cpu().numpy()
+            return heat
+
     def copy_in(self) -> None:
         """Begin to copy pixels and numbers to the device."""
         self.raw.copy_(self._staged, non_blocking=True)
@@ -162,7 +175,7 @@ class Chain:
         heat, sizes = self.infer()
         self._sizes.copy_(sizes)
         stages.peaks(run, b, heat)
-        stages.starts(run, b, heat, choice=self._choice)
+        stages.choose(run, b, heat, self.judge, self._kind)
         stages.refine(run, b)
         stages.collect(run, b)
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.backends.engine import Engine, load_engine
+from atomid_live.detect.judge import FEATURES
+from atomid_live.detect.unet import JUDGE_FILE
 from atomid_live.types import FloatArray, Frame, Origin
 
 Image = NDArray[np.float32]
@@ -19,17 +21,12 @@ schema = 1
 name = "bandpass"
 [files]
 "model.onnx" = "{sha}"
+"judge.npz" = "{judge}"
 [input]
 canonical_sigma_px = 1.9
 [output]
 stride = 2
 [threshold]
-quantile = 0.75
-lattice_typical = [0.2, 0.9]
-lattice_least = [0.1, 0.45]
-sparse_typical = [0.2, 0.9]
-sparse_least = [0.1, 0.45]
-sparse_significance = 3.5
 """
 
 
@@ -75,8 +72,21 @@ def bandpass_engine(folder: Path) -> Engine:
     folder.mkdir(parents=True, exist_ok=True)
     data = bandpass_onnx()
     (folder / "model.onnx").write_bytes(data)
-    (folder / "engine.toml").write_text(CARD.format(sha=hashlib.sha256(data).hexdigest()), encoding="utf-8")
+    np.savez(folder / JUDGE_FILE, **simple_judge())
+    hashes = (hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.onnx", JUDGE_FILE))
+    (folder / "engine.toml").write_text(CARD.format(sha=next(hashes), judge=next(hashes)), encoding="utf-8")
     return load_engine(folder)
+
+
+def simple_judge() -> dict[str, Any]:
+    """Arrays of a judge that goes by the height of a peak, a little by d', and by everything else hardly, but not at all."""
+    count, rng = len(FEATURES), np.random.default_rng(9)
+    first = rng.normal(0.0, 0.02, (count, 6))
+    first[FEATURES.index("height"), 0], first[FEATURES.index("d_prime"), 1] = 1.0, 1.0
+    biases = np.array([8.0, 0.0, 0.1, 0.1, 0.1, 0.1])
+    arrays = {"mean": np.zeros(count), "scale": np.ones(count), "weight0": first, "bias0": biases}
+    arrays |= {"weight1": np.array([[1.0], [0.4], [0.3], [-0.3], [0.2], [-0.2]]), "bias1": np.array([-8.4])}
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 def bandpass_module() -> Any:

@@ -113,7 +113,7 @@ def stages_alone(table: Table, machine: Machine, engine: Engine) -> None:
             "normalise": lambda: stages.normalise(run, b, chain.raw),
             "network (torch fp32)": chain.infer,
             "peaks": lambda: stages.peaks(run, b, heat),
-            "threshold": lambda: stages.starts(run, b, heat),
+            "judge": lambda: stages.choose(run, b, heat, chain.judge, "lattice"),
             "refine": lambda: stages.refine(run, b),
             "collect": lambda: stages.collect(run, b),
             "copy out": chain.copy_out,

@@ -8,13 +8,13 @@ from math import ceil, sqrt
 import numpy as np
 
 from atomid_live.detect.dog_filter import kernel_sums
+from atomid_live.detect.judge import REACH_SIGMAS
 from atomid_live.detect.normalise import Prepared
 from atomid_live.detect.refine import MODEL_SIGMA
-from atomid_live.errors import UsageError
-from atomid_live.kernels.layout import KNOTS, SPARE, Param
+from atomid_live.kernels.buffers import LEAST_BIN_PX, LEAST_COMPANY_PX
+from atomid_live.kernels.layout import MOST_VECTORS, SPARE, Param
 from atomid_live.types import NAN, FloatArray
 
-LEAST_BIN_PX = 8.0
 WIDEST = 1.1
 
 
@@ -30,31 +30,21 @@ class MapRule:
         Peaks are above it.
     radius_px : float
         Least distance of peaks in pixels of the map.
-    quantile : float
-        Of the heights, looked up in `typical`.
-    typical, least : tuple of float
-        Knots of the threshold; at most 8.
-    least_score : float
-        Columns score at least this.
-    significance : float
-        Sparse frames only: least height of the band-passed image at a column, in standard deviations of its noise.
-    faintest_part : float
-        Columns whose fitted height is under this part of the median height are none.
-    clear_part, company_px : float
-        Lattices only: least height of a doubtful peak, as a part of the bright columns', and how near its company must be.
+    threshold : float
+        Least probability; NaN leaves it to the judge.
+    lattice, noise_fraction : bool, float
+        What the frame's pixels say of the scene.
+    vectors : tuple of (int, int)
+        By which the map repeats, in its pixels; at most 6.
     """
 
     stride: int = 1
     floor: float = 0.0
     radius_px: float = 0.0
-    quantile: float = 0.75
-    typical: tuple[float, ...] = (0.0,)
-    least: tuple[float, ...] = (0.5,)
-    least_score: float = 0.5
-    significance: float = 0.0
-    faintest_part: float = 0.0
-    clear_part: float = 0.0
-    company_px: float = NAN
+    threshold: float = NAN
+    lattice: bool = True
+    noise_fraction: float = 0.0
+    vectors: tuple[tuple[int, int], ...] = ()
 
 
 def canonical_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -65,7 +55,7 @@ def canonical_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
 
 def bin_px(sigma_px: float) -> float:
     """Side of the bins: a column of the widest model reaches no further than the next one."""
-    return max(LEAST_BIN_PX, ceil(MODEL_SIGMA * WIDEST * sigma_px) + 2.0)
+    return max(float(LEAST_BIN_PX), ceil(MODEL_SIGMA * WIDEST * sigma_px) + 2.0)
 
 
 def fill(
@@ -92,13 +82,11 @@ def fill(
 
     Raises
     ------
-    UsageError
-        The rule has more knots than there is room for.
+    ValueError
+        More vectors than there is room for.
     """
-    if not 1 <= len(rule.typical) == len(rule.least) <= KNOTS:
-        raise UsageError(
-            f"a threshold rule has {len(rule.typical)} and {len(rule.least)} knots; 1 to {KNOTS} of each are possible"
-        )
+    if len(rule.vectors) > MOST_VECTORS:
+        raise ValueError(f"{len(rule.vectors)} lattice vectors; there is room for {MOST_VECTORS}")
     rows, cols = prepared.image.shape
     small_sigma = sigma_px * sqrt(small[0] / rows * small[1] / cols)
     p = np.zeros(SPARE)
@@ -108,17 +96,13 @@ def fill(
         Param.SIGMA: sigma_px, Param.CEILING: float("inf") if inverted else prepared.ceiling, Param.STRIDE: rule.stride,
         Param.MAP_ROWS: ceil(small[0] / rule.stride), Param.MAP_COLS: ceil(small[1] / rule.stride),
         Param.MAP_PITCH: padded[1] // rule.stride, Param.FLOOR: rule.floor, Param.RADIUS: rule.radius_px,
-        Param.QUANTILE: rule.quantile, Param.LEAST_SCORE: rule.least_score,
+        Param.THRESHOLD: rule.threshold, Param.LATTICE: rule.lattice, Param.NOISE_FRACTION: rule.noise_fraction,
         Param.LEAST_PX: NAN if least_px is None else least_px,
         Param.FACTOR_Y: small[0] / rows, Param.FACTOR_X: small[1] / cols, Param.BIN_PX: bin_px(sigma_px),
-        Param.KNOT_COUNT: len(rule.typical), Param.FIT_WIDTH: fit_width,
-        Param.SMALL_SIGMA: small_sigma, Param.SIGNIFICANCE: rule.significance, Param.FAINTEST: rule.faintest_part,
-        Param.CLEAR_PART: rule.clear_part,
-        Param.COMPANY_PX: rule.company_px,
-        Param.WHITE: sqrt(kernel_sums(small_sigma)[0]),
+        Param.FIT_WIDTH: fit_width, Param.SMALL_SIGMA: small_sigma, Param.VECTORS: len(rule.vectors),
+        Param.COMPANY_PX: max(REACH_SIGMAS * sigma_px, LEAST_COMPANY_PX), Param.WHITE: sqrt(kernel_sums(small_sigma)[0]),
     }  # fmt: skip
     for place, value in values.items():
         p[place] = value
-    p[Param.TYPICAL : Param.TYPICAL + len(rule.typical)] = rule.typical
-    p[Param.LEAST : Param.LEAST + len(rule.least)] = rule.least
+    p[Param.VECTOR_YX : Param.VECTOR_YX + 2 * len(rule.vectors)] = np.ravel(rule.vectors)
     return p

@@ -11,7 +11,7 @@ import numpy as np
 from atomid_live.errors import DeviceAbsentError
 from atomid_live.kernels.layout import defines
 
-FILES = ("normalise", "peaks", "significance", "refine", "columns")
+FILES = ("normalise", "peaks", "significance", "refine", "judge", "columns")
 BLOCK = 128
 OLDEST_CAPABILITY = (7, 5)
 _TENSOR_LIMIT = 2**31 - BLOCK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from atomid_live.detect.judge import FAR_SIGMAS
 from atomid_live.detect.refine import (
     FARTHEST_SIGMA,
     FIRST_HALF_SIGMA,
@@ -15,10 +16,10 @@ from atomid_live.detect.refine import (
     WINDOW_SIGMA,
 )
 
-KNOTS = 8
-# numbers that a column adds to the common width and to the growth of the noise with light
-WIDTH_TERMS = 8
 SPARE = 64
+MOST_VECTORS = 6
+# columns that the common width is fitted on, and the fewest
+STRONGEST, FEWEST = 400, 20
 
 
 class Param(IntEnum):
@@ -40,22 +41,19 @@ class Param(IntEnum):
     MAP_PITCH = 13
     FLOOR = 14
     RADIUS = 15
-    QUANTILE = 16
-    LEAST_SCORE = 17
+    THRESHOLD = 16
+    LATTICE = 17
     LEAST_PX = 18
     FACTOR_Y = 19
     FACTOR_X = 20
     BIN_PX = 21
-    KNOT_COUNT = 22
+    NOISE_FRACTION = 22
     FIT_WIDTH = 23
     SMALL_SIGMA = 24
-    SIGNIFICANCE = 25
+    COMPANY_PX = 25
     WHITE = 26
-    FAINTEST = 27
-    CLEAR_PART = 28
-    COMPANY_PX = 29
-    TYPICAL = 32
-    LEAST = 40
+    VECTORS = 27
+    VECTOR_YX = 32
 
 
 class State(IntEnum):
@@ -66,12 +64,22 @@ class State(IntEnum):
     SIGMA = 2
     SHRINK = 3
     CHANGED = 4
-    THRESHOLD = 5
-    FAINTEST = 6
-    MEDIAN = 7
-    NOISE = 8
-    MERIT = 9
-    GAIN = 10
+    GAIN = 5
+    MEDIAN = 6
+    NOISE = 7
+    MERIT = 8
+
+
+class Fit(IntEnum):
+    """What one step of the fit says of a candidate; see `detect.candidate_features`."""
+
+    HEIGHT = 0
+    LEVEL = 1
+    NOISE = 2
+    MISFIT = 3
+    SHIFT = 4
+    SLOPE = 5
+    INSIDE = 6
 
 
 class Column(IntEnum):
@@ -89,7 +97,7 @@ class Column(IntEnum):
 
 
 class Pool(IntEnum):
-    """What residuals show of errors that pixels have in common; see `detect.refine._pool`."""
+    """What residuals show of errors that pixels have in common; see `detect.refine`."""
 
     OWN_Y = 0
     ROWS_Y = 1
@@ -98,6 +106,19 @@ class Pool(IntEnum):
     LAG = 4
     SQUARE = 5
     COLUMNS = 6
+
+
+class Term(IntEnum):
+    """What one of the strongest columns says of the common width and of noise that grows with light."""
+
+    UPPER = 0
+    LOWER = 1
+    FITTED = 2
+    COUNT = 3
+    LEVEL = 4
+    LEVEL2 = 5
+    CHANGE = 6
+    PRODUCT = 7
 
 
 class Answer(IntEnum):
@@ -118,7 +139,7 @@ def defines() -> str:
     """Preprocessor lines that give the sources the same names and the processor's constants, e.g. ``#define P_ROWS 0``."""
     lines = [
         f"#define {letter}_{item.name} {int(item)}"
-        for letter, kind in (("P", Param), ("S", State), ("C", Column), ("A", Answer), ("Q", Pool))
+        for letter, kind in (("P", Param), ("S", State), ("C", Column), ("A", Answer), ("Q", Pool), ("T", Term), ("F", Fit))
         for item in kind
     ]
     numbers = {
@@ -126,14 +147,24 @@ def defines() -> str:
         "WINDOW": WINDOW_SIGMA,
         "LEAST_WINDOW": LEAST_WINDOW_PX,
         "LEAST_DARK": LEAST_DARK,
-        "WIDTH_TERMS": WIDTH_TERMS,
         "MODEL": MODEL_SIGMA,
         "SANDWICH": SANDWICH,
         "FARTHEST": FARTHEST_SIGMA,
         "POOLED": POOLED,
+        "FEWEST": FEWEST,
+        "FAR_SIGMAS": FAR_SIGMAS,
     }
     lines += [f"#define {name} {value}" for name, value in numbers.items()]
     return (
-        "\n".join([*lines, f"#define C_WIDTH {len(Column)}", f"#define A_WIDTH {len(Answer)}", f"#define Q_WIDTH {len(Pool)}"])
+        "\n".join(
+            [
+                *lines,
+                f"#define C_WIDTH {len(Column)}",
+                f"#define A_WIDTH {len(Answer)}",
+                f"#define Q_WIDTH {len(Pool)}",
+                f"#define T_WIDTH {len(Term)}",
+                f"#define F_WIDTH {len(Fit)}",
+            ]
+        )
         + "\n"
     )

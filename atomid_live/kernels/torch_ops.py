@@ -5,22 +5,10 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from atomid_live.detect.refine import LEAST_DARK, SANDWICH
-from atomid_live.kernels.layout import Column
-from atomid_live.kernels.reference import (
-    BLUR_CELLS,
-    CELL,
-    FARTHEST,
-    FEWEST,
-    LIMIT,
-    MODEL,
-    REACH,
-    STRONGEST,
-    axis_weights,
-    first_half,
-    window_half,
-    window_radius,
-)
+from atomid_live.detect.refine import FARTHEST_SIGMA, MODEL_SIGMA, SANDWICH
+from atomid_live.kernels.layout import FEWEST, STRONGEST, Column
+from atomid_live.kernels.reference import BLUR_CELLS, CELL, LIMIT, REACH, axis_weights
+from atomid_live.kernels.reference_fit import LEAST_PIXELS, first_half, growth, round_window
 
 CHUNK_PIXELS = 1 << 23
 
@@ -138,67 +126,88 @@ def _gaussians(centre: Any, first: Any, side: int, sigma: float) -> tuple[Any, A
     return torch.exp(-0.5 * u * u), u
 
 
-def _fit_some(image: Any, model: Any, peak: Any, start: Any, held: Any, width: tuple[float, float]) -> Any:
-    """One pass over columns whose windows fit into memory together; without a model, the first."""
+def _windows(image: Any, place: Any, half: int, sigma: float) -> tuple[Any, Any, Any, Any, Any]:
+    """Squares around places (N, 2): what is on the frame, indices, Gaussian, and distances in widths along y and x."""
     import torch
 
-    sigma, gain = width
-    (rows, cols), half = image.shape, first_half(sigma) if model is None else window_half(sigma)
-    side, count = 2 * half + 1, len(start)
-    corner = torch.floor(start + 0.5).long() - half
+    (rows, cols), side = image.shape, 2 * half + 1
+    corner = torch.floor(place + 0.5).long() - half
     line = torch.arange(side, device=image.device)
     y, x = corner[:, :1] + line, corner[:, 1:] + line
     valid = ((y >= 0) & (y < rows))[:, :, None] & ((x >= 0) & (x < cols))[:, None, :]
     places = y.clamp(0, rows - 1)[:, :, None], x.clamp(0, cols - 1)[:, None, :]
-    patch, weight = image[places].double(), valid.double()
-    (gy, dy), (gx, dx) = (_gaussians(start[:, a], corner[:, a], side, sigma) for a in (0, 1))
-    if model is not None:
-        (hy, _), (hx, _) = (_gaussians(held[:, a], corner[:, a], side, sigma) for a in (0, 1))
-        patch = patch - model[places] + held[:, 2].clamp(min=0.0)[:, None, None] * hy[:, :, None] * hx[:, None, :]
-        inside = dy[:, :, None] ** 2 + dx[:, None, :] ** 2 <= (window_radius(sigma) / sigma) ** 2
-        weight = torch.where(valid & inside, 1.0 / (1.0 + gain * model[places].double().clamp(min=0.0)), 0.0)
-    pixels = (weight > 0).sum((1, 2)).double()
-    patch, weight = patch.reshape(count, -1), weight.reshape(count, -1)
-    g = gy[:, :, None] * gx[:, None, :]
-    basis = torch.stack([g, torch.ones_like(g), g * dy[:, :, None], g * dx[:, None, :]], -1).reshape(count, -1, 4)
-    weighted = basis * weight[..., None]
-    one = torch.eye(4, device=image.device, dtype=basis.dtype)
-    ok = pixels > 8
-    normal = torch.where(ok[:, None, None], weighted.mT @ basis, one)
-    factor, bad = torch.linalg.cholesky_ex(normal)
-    ok &= (bad == 0) & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
-    value = torch.cholesky_solve(weighted.mT @ patch[..., None], torch.where(ok[:, None, None], factor, one))[..., 0]
-    value = torch.where(ok[:, None], value, 0.0)
-    ok &= value[:, 0] > 0.0
-    height = torch.where(ok, value[:, 0], 1.0)
-    move = (sigma * value[:, 2:] / height[:, None]).clamp(-0.5 * sigma, 0.5 * sigma)
-    place = torch.where(ok[:, None], start + move, start)
-    border = torch.tensor([rows - 0.5, cols - 0.5], device=image.device, dtype=start.dtype)
-    outside = ok & ((place < -0.5) | (place > border)).any(1)
-    ok &= ~outside & (((place - peak) ** 2).sum(1) <= (FARTHEST * sigma) ** 2)
-    table = start.new_zeros(count, len(Column))
-    table[:, :2] = torch.where(ok[:, None], place, peak)
+    (gy, dy), (gx, dx) = (_gaussians(place[:, a], corner[:, a], side, sigma) for a in (0, 1))
+    return valid, places, gy[:, :, None] * gx[:, None], dy[:, :, None].expand_as(valid), dx[:, None].expand_as(valid)
+
+
+def _step(image: Any, peak: Any, begin: Any, patch: Any, weight: Any, shape: Any, sigma: float) -> tuple[Any, Any, Any, Any]:
+    """One weighted linear step of each fit: table without errors, heights and moves, normal matrices, and who arrived."""
+    import torch
+
+    valid, g, u, t = shape
+    count = len(begin)
+    basis = torch.stack([g, torch.ones_like(g), g * u, g * t], -1).reshape(count, -1, 4)
+    flat = weight.reshape(count, -1, 1)
+    normal, eye = basis.mT @ (flat * basis), torch.eye(4, device=image.device, dtype=basis.dtype)
+    enough = (flat[..., 0] > 0).sum(1) > LEAST_PIXELS
+    factor, bad = torch.linalg.cholesky_ex(torch.where(enough[:, None, None], normal, eye))
+    solved = enough & (bad == 0) & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
+    right = basis.mT @ (flat[..., 0] * patch.reshape(count, -1))[..., None]
+    value = torch.cholesky_solve(right, torch.where(solved[:, None, None], factor, eye))[..., 0]
+    value = torch.where(solved[:, None], value, 0.0)
+    ok = value[:, 0] > 0.0
+    move = (sigma * value[:, 2:] / torch.where(ok, value[:, 0], 1.0)[:, None]).clamp(-0.5 * sigma, 0.5 * sigma)
+    end = begin + move
+    border = torch.tensor([image.shape[0] - 0.5, image.shape[1] - 0.5], device=image.device, dtype=begin.dtype)
+    outside = ok & ((end < -0.5) | (end > border)).any(1)
+    ok = ok & ~outside & (((end - peak) ** 2).sum(1) <= (FARTHEST_SIGMA * sigma) ** 2)
+    table = begin.new_zeros(count, len(Column))
+    table[:, :2] = torch.where(ok[:, None], end, peak)
     table[:, Column.AMPLITUDE], table[:, Column.BACKGROUND] = value[:, 0].clamp(min=0.0), value[:, 1]
-    square = (patch - (basis[..., :2] @ value[:, :2, None])[..., 0]) ** 2 * (weight > 0)
-    free, chi = (pixels - 4).clamp(min=1.0), (weight * square).sum(1) / pixels.clamp(min=1.0)
-    scale = sigma**2 / height**2 * pixels / free
-    table[:, Column.NOISE] = (square.sum(1) / free).sqrt()
-    for column, k in ((Column.VAR_Y, 2), (Column.VAR_X, 3)):
-        n = (weighted[..., k] * basis[..., k]).sum(1).clamp(min=1e-30)
-        own = (square * weighted[..., k] ** 2).sum(1)
-        table[:, column] = scale * (SANDWICH * own / n + (1 - SANDWICH) * chi) / n
     table[:, Column.OK], table[:, Column.EDGE] = ok.double() - outside.double(), (~valid).any((1, 2)).double()
+    return table, value, normal, ok
+
+
+def _fit_alone(image: Any, start: Any, sigma: float) -> Any:
+    """First pass over columns whose windows fit into memory together."""
+    import torch
+
+    valid, places, g, u, t = _windows(image, start, first_half(sigma), sigma)
+    patch = torch.where(valid, image[places].double(), 0.0)
+    return _step(image, start, start, patch, valid.double(), (valid, g, u, t), sigma)[0]
+
+
+def _fit_among(image: Any, model: Any, begin: Any, height: Any, peak: Any, width: tuple[float, float]) -> Any:
+    """Second pass over columns whose windows fit into memory together."""
+    import torch
+
+    sigma, gain = width
+    radius, half = round_window(sigma)
+    valid, places, g, u, t = _windows(image, begin, half, sigma)
+    light = model[places]
+    patch = torch.where(valid, image[places].double() - light + height[:, None, None] * g, 0.0)
+    inside = valid & (u**2 + t**2 <= (radius / sigma) ** 2)
+    weight = torch.where(inside, 1.0 / (1.0 + gain * light.clamp(min=0.0)), 0.0)
+    table, value, normal, ok = _step(image, peak, begin, patch, weight, (valid, g, u, t), sigma)
+    left = torch.where(inside, patch - value[:, 1, None, None] - value[:, 0, None, None] * g, 0.0)
+    pixels = inside.sum((1, 2)).double()
+    free, mean = (pixels - 4).clamp(min=1.0), (weight * left**2).sum((1, 2)) / pixels.clamp(min=1.0)
+    table[:, Column.NOISE] = ((left**2).sum((1, 2)) / free).sqrt()
+    scale = sigma**2 / torch.where(ok, value[:, 0], 1.0) ** 2 * pixels / free
+    for column, k, slope in ((Column.VAR_Y, 2, u), (Column.VAR_X, 3, t)):
+        n, own = normal[:, k, k].clamp(min=1e-30), ((weight * left * g * slope) ** 2).sum((1, 2))
+        table[:, column] = scale * (SANDWICH * own / n + (1 - SANDWICH) * mean) / n
     table[~ok, Column.NOISE : Column.VAR_X + 1] = 0.0
     return table
 
 
-def _pass(image: Any, model: Any, peak: Any, start: Any, held: Any, width: tuple[float, float]) -> Any:
+def _in_parts(work: Any, half: int, *columns: Any) -> Any:
+    """Run `work` on as many columns at a time as memory is meant to hold."""
     import torch
 
-    some = max(1, CHUNK_PIXELS // (2 * window_half(width[0]) + 1) ** 2)
-    chunks = zip(peak.split(some), start.split(some), held.split(some), strict=True)
-    parts = [_fit_some(image, model, *chunk, width) for chunk in chunks]
-    return torch.cat(parts) if parts else start.new_zeros(0, len(Column))
+    some = max(1, CHUNK_PIXELS // (2 * half + 1) ** 2)
+    parts = [work(*chunk) for chunk in zip(*(column.split(some) for column in columns), strict=True)]
+    return torch.cat(parts)
 
 
 def _stamps(held: Any, half: int, sigma: float) -> tuple[Any, Any, Any]:
@@ -211,7 +220,7 @@ def _render(shape: tuple[int, int], held: Any, sigma: float) -> Any:
     """Sum of all columns; on a GPU the order of this sum, and with it the last digits, may change between runs."""
     import torch
 
-    half = ceil(MODEL * sigma)
+    half = ceil(MODEL_SIGMA * sigma)
     # a fitted column lies at most some widths outside the frame
     edge = 2 * half
     wide = held.new_zeros(shape[0] + 2 * edge, shape[1] + 2 * edge)
@@ -226,7 +235,7 @@ def _render(shape: tuple[int, int], held: Any, sigma: float) -> Any:
 def _wider(image: Any, model: Any, held: Any, sigma: float) -> tuple[float, float]:
     import torch
 
-    half = window_half(sigma)
+    radius, half = round_window(sigma)
     best = held[torch.sort(held[:, 2], descending=True, stable=True).indices[:STRONGEST]]
     corner = (best[:, :2] + 0.5).long() - half
     limit = torch.tensor(image.shape, device=image.device) - 2 * half
@@ -234,8 +243,11 @@ def _wider(image: Any, model: Any, held: Any, sigma: float) -> tuple[float, floa
     corner, g, square = _stamps(best, half, sigma)
     line = torch.arange(2 * half + 1, device=image.device)
     places = (corner[:, :1, None] + line[:, None], corner[:, 1:, None] + line[None, :])
-    light, left = model[places].double(), image[places].double() - model[places]
-    use = (square * sigma**2 <= window_radius(sigma) ** 2).double()
+    use = (square * sigma**2 <= radius**2).double()
+    left, light = image[places].double() - model[places], model[places]
+    change, mean = (left[:, :, 1:] - left[:, :, :-1]) ** 2, 0.5 * (light[:, :, 1:] + light[:, :, :-1])
+    near = use[:, :, :-1]
+    noise = [float((near * part).sum()) for part in (torch.ones_like(mean), mean, mean**2, change, change * mean)]
     g, e = g * use, left * use
     q = g * square
     s1, sg, sgg, sq, sgq = (part.sum((1, 2)) for part in (use, g, g * g, q, g * q))
@@ -245,18 +257,7 @@ def _wider(image: Any, model: Any, held: Any, sigma: float) -> tuple[float, floa
     lower = float((best[:, 2] ** 2 * (free * q).sum((1, 2))).sum())
     step = sigma * float((best[:, 2] * (free * e).sum((1, 2))).sum()) / lower if lower > 0.0 else 0.0
     wider = min(max(sigma + step, 0.9 * sigma), 1.1 * sigma)
-    near = use[:, :, :-1] > 0
-    level, change = 0.5 * (light[:, :, 1:] + light[:, :, :-1])[near], left.diff(dim=2)[near] ** 2
-    return (wider if abs(wider / sigma - 1.0) >= 0.01 else sigma), _growth(level, change)
-
-
-def _growth(level: Any, change: Any) -> float:
-    """Slope over offset of the line through `change` against `level`; the offset is at least a tenth of the mean change."""
-    if len(level) < 2 or not float(level.var(correction=0)) > 0.0 or not float(change.mean()) > 0.0:
-        return 0.0
-    mean = float(change.mean())
-    slope = float(((level - level.mean()) * (change - mean)).mean() / level.var(correction=0))
-    return max(slope / max(mean - slope * float(level.mean()), LEAST_DARK * mean), 0.0)
+    return wider if abs(wider / sigma - 1.0) >= 0.01 else sigma, growth(*noise)
 
 
 def refine(image: Any, yx_px: Any, sigma_px: float, *, fit_width: bool = True) -> tuple[Any, float]:
@@ -266,8 +267,7 @@ def refine(image: Any, yx_px: Any, sigma_px: float, *, fit_width: bool = True) -
     shape = (int(image.shape[0]), int(image.shape[1]))
     if not len(yx_px):
         return yx_px.new_zeros(0, len(Column)), sigma_px
-    none = yx_px.new_zeros(len(yx_px), 3)
-    first = _pass(image, None, yx_px, yx_px, none, (sigma_px, 0.0))
+    first = _in_parts(lambda start: _fit_alone(image, start, sigma_px), first_half(sigma_px), yx_px)
     fitted = first[:, Column.OK : Column.OK + 1] > 0
     held = torch.where(fitted, first[:, :3], 0.0)
     model, sigma, gain = _render(shape, held, sigma_px), sigma_px, 0.0
@@ -275,5 +275,10 @@ def refine(image: Any, yx_px: Any, sigma_px: float, *, fit_width: bool = True) -
         sigma, gain = _wider(image, model, held, sigma_px)
         held = torch.cat([held[:, :2], held[:, 2:] * (sigma_px / sigma) ** 2], 1)
         model = _render(shape, held, sigma)
-    table = _pass(image, model, yx_px, torch.where(fitted, first[:, :2], yx_px), held, (sigma, gain))
+    begin = torch.where(fitted, first[:, :2], yx_px)
+
+    def among(start: Any, height: Any, peak: Any) -> Any:
+        return _fit_among(image, model, start, height, peak, (sigma, gain))
+
+    table = _in_parts(among, round_window(sigma)[1], begin, held[:, 2], yx_px)
     return table, sigma

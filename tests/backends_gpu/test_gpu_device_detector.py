@@ -10,6 +10,7 @@ import pytest
 from device_scenes import CountedNetwork, OrtOnProcessor, agree, device_detector, processor_detector
 
 from atomid_live.backends.engine import Engine
+from atomid_live.errors import ModelError
 from atomid_live.flags import Flag
 from atomid_live.gpu_check.bandpass import lattice_frame
 from atomid_live.settings import DetectSettings, FrameSettings
@@ -79,7 +80,6 @@ def test_low_peaks_in_company_are_kept_alike(engine: Engine, spacing: float, sig
     dirty, own = replace(frame, pixels=pixels), DetectSettings()
     with device_detector(engine, OrtOnProcessor(engine), detect=own) as detector:
         agree(detector.detect(dirty), processor_detector(engine, detect=own).detect(dirty), 100)
-        assert any(name == "seek_company" for name, _ in detector._run.launches)
 
 
 def test_sparse_atoms_must_stand_out_of_the_noise(engine: Engine) -> None:
@@ -93,7 +93,7 @@ def test_sparse_atoms_must_stand_out_of_the_noise(engine: Engine) -> None:
     own = DetectSettings()
     with device_detector(engine, OrtOnProcessor(engine), detect=own) as detector:
         found = detector.detect(frame)
-        assert any(name == "keep_significant" for name, _ in detector._run.launches)
+        assert any(name == "significance" for name, _ in detector._run.launches)
         agree(found, processor_detector(engine, detect=own).detect(frame), 12)
 
 
@@ -158,3 +158,40 @@ def test_closing_closes_the_network(engine: Engine) -> None:
     with device_detector(engine, network) as detector:
         detector.warm_up((64, 96))
     assert network.closed
+
+
+@pytest.mark.parametrize("kernel", ["to_float_u16", "fit_among"])
+def test_exhausted_memory_says_what_to_do_and_the_next_frame_goes_on(engine: Engine, kernel: str) -> None:
+    import torch
+
+    frame = lattice_frame((200, 250))
+    with device_detector(engine, OrtOnProcessor(engine)) as detector:
+        whole = detector.detect(frame)
+        run, left = detector.last_chain.run, [kernel]
+
+        def exhausted(name: str, threads: int, *arguments: Any) -> None:
+            if name in left:
+                left.clear()
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            run(name, threads, *arguments)
+
+        detector.last_chain.run = exhausted
+        with pytest.raises(ModelError, match=r"GPU memory ran out for a frame of \(200, 250\).*close other programs"):
+            detector.detect(frame)
+        np.testing.assert_array_equal(detector.detect(frame).yx_px, whole.yx_px)
+
+
+def test_exhausted_memory_while_a_shape_is_prepared(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from atomid_live.kernels import stages
+
+    def exhausted(*arguments: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(stages, "allocate", exhausted)
+    with (
+        device_detector(engine, OrtOnProcessor(engine)) as detector,
+        pytest.raises(ModelError, match=r"frames of \(200, 250\)"),
+    ):
+        detector.detect(lattice_frame((200, 250)))

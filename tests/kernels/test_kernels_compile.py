@@ -8,7 +8,7 @@ import pytest
 
 from atomid_live.errors import DeviceAbsentError
 from atomid_live.kernels import launch
-from atomid_live.kernels.layout import SPARE, Answer, Column, Param, State
+from atomid_live.kernels.layout import MOST_VECTORS, SPARE, Answer, Column, Fit, Param, Pool, State, Term
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
@@ -47,11 +47,11 @@ def test_a_broken_source_is_an_error_with_the_compilers_words(monkeypatch: pytes
 
 def test_sources_and_python_share_one_layout() -> None:
     text = launch.source()
-    for letter, kind in (("P", Param), ("S", State), ("C", Column), ("A", Answer)):
+    for letter, kind in (("P", Param), ("S", State), ("C", Column), ("A", Answer), ("Q", Pool), ("T", Term), ("F", Fit)):
         for name in set(re.findall(rf"\b{letter}_([A-Z_]+)\b", text)) - {"WIDTH"}:
             assert name in kind.__members__, f"{letter}_{name}"
-    assert max(Param) < SPARE
-    assert Param.LEAST - Param.TYPICAL >= 8
+    assert max(Param) + 2 * MOST_VECTORS <= SPARE
+    assert max(Param) == Param.VECTOR_YX
 
 
 def test_sources_need_no_header() -> None:

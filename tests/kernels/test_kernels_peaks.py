@@ -80,3 +80,20 @@ def test_the_reference_is_the_greedy_rule() -> None:
         kept.add(best)
         left = {k for k in left if np.sum((yx[k] - yx[best]) ** 2) >= 4.5**2}
     assert set(np.flatnonzero(reference.suppress(yx, height, 4.5))) == kept
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_hundred_thousand_peaks_in_order() -> None:
+    """As many as a table has room for, listed as the processor lists them."""
+    pytest.importorskip("torch")
+    from host_kernels import HostLauncher
+
+    from atomid_live.gpu_check.versions import CudaVersion, ProcessorVersion
+
+    image = np.random.default_rng(4).random((1000, 1004)).astype(np.float32)
+    yx, height = CudaVersion(HostLauncher(7919), 1 << 17).peaks(image, 0.2, 1.5)
+    expected, heights = ProcessorVersion().peaks(image, 0.2, 1.5)
+    assert len(expected) > 100_000
+    np.testing.assert_array_equal(yx, expected)
+    np.testing.assert_array_equal(height, heights)

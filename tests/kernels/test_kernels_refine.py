@@ -106,3 +106,21 @@ def test_many_columns_give_the_same_bits_in_any_order_of_threads() -> None:
     two, second = CudaVersion(HostLauncher(104_729)).refine(image, truth, 1.5)
     assert first == second
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_hundred_thousand_columns_as_on_the_processor() -> None:
+    """A frame of 1590 x 1610 pixels full of columns 5 px apart."""
+    pytest.importorskip("torch")
+    from host_kernels import HostLauncher
+
+    from atomid_live.gpu_check.versions import CudaVersion, ProcessorVersion
+
+    image, truth = jittered_scene((1590, 1610), 5.0, 1.5, 4)
+    assert len(truth) > 100_000
+    table, wide = CudaVersion(HostLauncher(), 1 << 17).refine(image, truth, 1.5)
+    expected, wider = ProcessorVersion().refine(image, truth, 1.5)
+    assert wide == pytest.approx(wider, rel=1e-4)
+    np.testing.assert_array_equal(np.sign(table[:, Column.OK]), np.sign(expected[:, Column.OK]))
+    np.testing.assert_allclose(table[:, :2], expected[:, :2], atol=2e-2)

@@ -60,25 +60,10 @@ extern "C" __global__ void merge_rest(
     }
 }
 
-extern "C" __global__ void list_heights(const double* table, double* height, const double* S, int n) {
+// A column beyond the border is none, though it may have silenced one: it goes after the merging.
+extern "C" __global__ void drop_outside(const double* table, int* state, const double* S, int n) {
     int k = INDEX;
-    if (k >= n) return;
-    height[k] = k < (int)S[S_COUNT] ? table[(long long)C_WIDTH * k + C_AMPLITUDE] : __longlong_as_double(0x7ff0000000000000LL);
-}
-
-// `rising`: heights of all columns in ascending order.
-extern "C" __global__ void faintest_height(const double* rising, const double* P, double* S, int n) {
-    if (INDEX >= n) return;
-    int count = (int)S[S_COUNT];
-    S[S_FAINTEST] = count < 1 ? 0.0 : P[P_FAINTEST] * 0.5 * (rising[(count - 1) / 2] + rising[count / 2]);
-}
-
-// Too faint a column is none, nor is one beyond the border, though it may have silenced one: both go after the merging.
-extern "C" __global__ void drop_faint(const double* table, int* state, const double* S, int n) {
-    int k = INDEX;
-    if (k >= n || k >= (int)S[S_COUNT]) return;
-    const double* row = table + (long long)C_WIDTH * k;
-    if (row[C_AMPLITUDE] < S[S_FAINTEST] || row[C_OK] < 0.0) state[k] = 3;
+    if (k < n && k < (int)S[S_COUNT] && table[(long long)C_WIDTH * k + C_OK] < 0.0) state[k] = 3;
 }
 
 // Distance to the nearest kept column, in rings of bins until no further ring can hold a nearer one.
@@ -145,25 +130,4 @@ extern "C" __global__ void describe(
     out[A_FLAGS] = flags;
     out[A_NEAREST] = distance;
     out[A_KEPT] = state[k] == 2 ? 1.0 : 0.0;
-}
-
-// Doubtful peaks (1) with two chosen ones (2) within reach become 3: decided together, so that order does not matter.
-extern "C" __global__ void seek_company(
-    const double* table, int* state, const long long* order, const int* begin, const int* end, const double* P, const double* S,
-    int n) {
-    int k = INDEX;
-    if (k >= n || k >= (int)S[S_COUNT] || state[k] != 1 || !(P[P_COMPANY_PX] > 0.0)) return;
-    const double* row = table + (long long)C_WIDTH * k;
-    double size = P[P_BIN_PX], limit = P[P_COMPANY_PX] * P[P_COMPANY_PX];
-    int bin_rows = bin_count(P[P_ROWS], size), bin_cols = bin_count(P[P_COLS], size), found = 0;
-    int reach = (int)ceil(P[P_COMPANY_PX] / size), i0 = bin_of(row[C_Y], size, bin_rows), j0 = bin_of(row[C_X], size, bin_cols);
-    for (int a = i0 > reach ? i0 - reach : 0; a <= i0 + reach && a < bin_rows; ++a)
-        for (int b = j0 > reach ? j0 - reach : 0; b <= j0 + reach && b < bin_cols; ++b)
-            for (int p = begin[a * bin_cols + b]; p < end[a * bin_cols + b]; ++p) {
-                if (state[order[p]] != 2) continue;
-                const double* there = table + C_WIDTH * order[p];
-                double dy = there[C_Y] - row[C_Y], dx = there[C_X] - row[C_X];
-                if (dy * dy + dx * dx <= limit) found += 1;
-            }
-    if (found >= 2) state[k] = 3;
 }

@@ -76,41 +76,6 @@ extern "C" __global__ void list_peaks(
     }
 }
 
-// Straight lines between knots, constant outside.
-__device__ double between(const double* x, const double* y, int count, double at) {
-    if (!(at > x[0])) return y[0];
-    for (int k = 1; k < count; ++k)
-        if (at <= x[k]) return y[k - 1] + (y[k] - y[k - 1]) * (at - x[k - 1]) / (x[k] - x[k - 1]);
-    return y[count - 1];
-}
-
-// `falling`: heights in descending order. The quantile lies on the straight line between the two nearest ranks.
-extern "C" __global__ void frame_threshold(const float* falling, const double* P, double* S, int room, int n) {
-    if (INDEX >= n) return;
-    int count = (int)S[S_FOUND] < room ? (int)S[S_FOUND] : room;
-    double typical = P[P_TYPICAL];
-    if (count > 0) {
-        double place = P[P_QUANTILE] * (count - 1);
-        int low = (int)place, high = low + 1 < count ? low + 1 : low;
-        double a = falling[count - 1 - low], b = falling[count - 1 - high];
-        typical = a + (b - a) * (place - low);
-    }
-    S[S_THRESHOLD] = between(P + P_TYPICAL, P + P_LEAST, (int)P[P_KNOT_COUNT], typical);
-}
-
-extern "C" __global__ void score_peaks(
-    const float* height, double* score, int* mark, const double* P, const double* S, int n) {
-    int k = INDEX;
-    if (k >= n) return;
-    mark[k] = 0;
-    if (k >= (int)S[S_FOUND]) return;
-    double least = S[S_THRESHOLD], h = height[k];
-    double s = h <= least ? (least > 0.0 ? 0.5 * (h > 0.0 ? h : 0.0) / least : 0.5)
-                          : (h < 1.0 ? 0.5 + 0.5 * (h - least) / (1.0 - least) : 1.0);
-    score[k] = s;
-    mark[k] = s >= P[P_LEAST_SCORE];
-}
-
 __device__ double vertex(double before, double at, double after) {
     double curve = before + after - 2.0 * at;
     double shift = curve < 0.0 ? 0.5 * (before - after) / curve : 0.0;
@@ -125,20 +90,4 @@ __device__ void place_peak(const float* map, const double* P, int r, int c, doub
     if (c > 0 && c < cols - 1) u += vertex(map[i - 1], map[i], map[i + 1]);
     *y = stride * v + 0.5 * (stride - 1.0);
     *x = stride * u + 0.5 * (stride - 1.0);
-}
-
-// Peaks that score enough become starts of the fit, in pixels of the frame.
-extern "C" __global__ void place_starts(
-    const float* map, const int* where, const double* score, const int* mark, const int* rank, double* start, double* start_score,
-    const double* P, double* S, int n) {
-    int k = INDEX;
-    if (k >= n) return;
-    if (k == n - 1) S[S_COUNT] = rank[k];
-    if (!mark[k]) return;
-    int pitch = (int)P[P_MAP_PITCH], to = rank[k] - 1;
-    double y, x;
-    place_peak(map, P, where[k] / pitch, where[k] % pitch, &y, &x);
-    start[2 * to] = (y + 0.5) / P[P_FACTOR_Y] - 0.5;
-    start[2 * to + 1] = (x + 0.5) / P[P_FACTOR_X] - 0.5;
-    start_score[to] = score[k];
 }

@@ -25,119 +25,194 @@ __device__ bool solve4(double* m, double* v) {
     return true;
 }
 
-// Half side of the first pass's square window, and radius of the second's round one, as detect/refine.py has them.
-__device__ int first_half(double sigma) { return FIRST_HALF * sigma > 2.0 ? (int)(FIRST_HALF * sigma) : 2; }
-__device__ double window_radius(double sigma) { return WINDOW * sigma > LEAST_WINDOW ? WINDOW * sigma : LEAST_WINDOW; }
-
 __device__ double clamped(double v, double limit) { return v < -limit ? -limit : (v > limit ? limit : v); }
 
+__device__ double squared(double v) { return v * v; }
+
+__device__ int first_half(double sigma) { return FIRST_HALF * sigma > 2.0 ? (int)(FIRST_HALF * sigma) : 2; }
+
+__device__ double window_radius(double sigma) { return WINDOW * sigma > LEAST_WINDOW ? WINDOW * sigma : LEAST_WINDOW; }
+
+// A square of pixels around a place, cut by the frame.
 struct Window {
-    const float* image;
-    const float* model;
-    int rows, cols, top, left, half;
-    float held_y, held_x, held_a, inverse, farthest, gain;
-    bool subtract;
+    int rows, cols, top, left, side;
+    double y, x;
+    float inverse;
 
-    __device__ float pixel(int r, int c) const {
-        long long at = (long long)r * cols + c;
-        if (!subtract) return image[at];
-        float u = (r - held_y) * inverse, v = (c - held_x) * inverse;
-        return image[at] - model[at] + (held_a > 0.0f ? held_a * expf(-0.5f * (u * u + v * v)) : 0.0f);
-    }
-    // Weight of a pixel `u`, `v` widths from the start: one over its variance, nought outside the round window.
-    __device__ float weight(int r, int c, float u, float v) const {
-        if (!subtract) return 1.0f;
-        if (u * u + v * v > farthest) return 0.0f;
-        float light = model[(long long)r * cols + c];
-        return 1.0f / (1.0f + gain * (light > 0.0f ? light : 0.0f));
-    }
+    __device__ Window(const double* P, double y_, double x_, double sigma, int half)
+        : rows((int)P[P_ROWS]), cols((int)P[P_COLS]), top((int)floor(y_ + 0.5) - half), left((int)floor(x_ + 0.5) - half),
+          side(2 * half + 1), y(y_), x(x_), inverse((float)(1.0 / sigma)) {}
     __device__ int first_row() const { return top > 0 ? top : 0; }
-    __device__ int last_row() const { return top + 2 * half < rows ? top + 2 * half : rows - 1; }
+    __device__ int last_row() const { return top + side < rows ? top + side - 1 : rows - 1; }
     __device__ int first_col() const { return left > 0 ? left : 0; }
-    __device__ int last_col() const { return left + 2 * half < cols ? left + 2 * half : cols - 1; }
+    __device__ int last_col() const { return left + side < cols ? left + side - 1 : cols - 1; }
+    __device__ int high() const { return last_row() - first_row() + 1; }
+    __device__ int wide() const { return last_col() - first_col() + 1; }
+    __device__ bool edge() const { return high() < side || wide() < side; }
+    __device__ float up(int r) const { return (float)((r - y) * inverse); }
+    __device__ float aside(int c) const { return (float)((c - x) * inverse); }
 };
 
-struct Sums {
-    double pixels, one, g, gg, gy, gx, ggy, ggx, ggyy, ggxx, ggxy, t, tg, tgy, tgx;
-};
+// Where a step of the fit from (y, x) ends, as a row of the table: it must stay near the peak and on the frame.
+__device__ bool accept(const Window& w, const double* v, bool solved, double sigma, double peak_y, double peak_x, double* row) {
+    bool ok = solved && v[0] > 0.0, outside = false;
+    double y = peak_y, x = peak_x;
+    if (ok) {
+        double to_y = w.y + clamped(sigma * v[2] / v[0], 0.5 * sigma), to_x = w.x + clamped(sigma * v[3] / v[0], 0.5 * sigma);
+        ok = squared(to_y - y) + squared(to_x - x) <= squared(FARTHEST * sigma);
+        outside = !(to_y >= -0.5 && to_x >= -0.5 && to_y <= w.rows - 0.5 && to_x <= w.cols - 0.5);
+        ok = ok && !outside;
+        if (ok) {
+            y = to_y;
+            x = to_x;
+        }
+    }
+    row[C_Y] = y;
+    row[C_X] = x;
+    row[C_AMPLITUDE] = solved && v[0] > 0.0 ? v[0] : 0.0;
+    row[C_BACKGROUND] = solved ? v[1] : 0.0;
+    row[C_NOISE] = row[C_VAR_Y] = row[C_VAR_X] = 0.0;
+    row[C_OK] = ok ? 1.0 : (outside ? -1.0 : 0.0);
+    row[C_EDGE] = w.edge() ? 1.0 : 0.0;
+    return ok;
+}
 
-// The normal equations of height, background, y and x; one line in float, lines in double.
-__device__ void gather(const Window& w, double y, double x, Sums& s) {
-    s = Sums{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+// Normal equations of height, background, y and x, unweighted: `m` their lower half, `v` their right side. One line in float,
+// lines in double. `zero` is taken off the pixels.
+__device__ void gather(const float* image, const Window& w, float zero, double* m, double* v) {
+    for (int k = 0; k < 16; ++k) m[k] = 0.0;
+    for (int k = 0; k < 4; ++k) v[k] = 0.0;
     for (int r = w.first_row(); r <= w.last_row(); ++r) {
-        float h = (float)((r - y) * w.inverse), gy = expf(-0.5f * h * h);
-        float n = 0, one = 0, a0 = 0, a1 = 0, b0 = 0, b1 = 0, b2 = 0, p0 = 0, p1 = 0, p2 = 0;
+        float h = w.up(r), gy = expf(-0.5f * h * h), a0 = 0, a1 = 0, b0 = 0, b1 = 0, b2 = 0, p0 = 0, p1 = 0, p2 = 0;
         for (int c = w.first_col(); c <= w.last_col(); ++c) {
-            float u = (float)((c - x) * w.inverse), weight = w.weight(r, c, h, u);
-            if (!(weight > 0.0f)) continue;
-            float g = expf(-0.5f * u * u), p = weight * w.pixel(r, c), gu = g * u;
-            n += 1.0f;
-            one += weight;
-            a0 += weight * g;
-            a1 += weight * gu;
-            b0 += weight * g * g;
-            b1 += weight * g * gu;
-            b2 += weight * gu * gu;
+            float u = w.aside(c), g = expf(-0.5f * u * u), p = image[(long long)r * w.cols + c] - zero, gu = g * u;
+            a0 += g;
+            a1 += gu;
+            b0 += g * g;
+            b1 += g * gu;
+            b2 += gu * gu;
             p0 += p;
             p1 += g * p;
             p2 += gu * p;
         }
-        double own = gy, bent = gy * h;
-        s.pixels += n;
-        s.one += one;
-        s.g += own * a0;
-        s.gx += own * a1;
-        s.gy += bent * a0;
-        s.gg += own * own * b0;
-        s.ggx += own * own * b1;
-        s.ggxx += own * own * b2;
-        s.ggy += own * bent * b0;
-        s.ggyy += bent * bent * b0;
-        s.ggxy += own * bent * b1;
-        s.t += p0;
-        s.tg += own * p1;
-        s.tgx += own * p2;
-        s.tgy += bent * p1;
+        double one = gy, bent = gy * h;
+        m[0] += one * one * b0;
+        m[4] += one * a0;
+        m[8] += one * bent * b0;
+        m[9] += bent * a0;
+        m[10] += bent * bent * b0;
+        m[12] += one * one * b1;
+        m[13] += one * a1;
+        m[14] += one * bent * b1;
+        m[15] += one * one * b2;
+        v[0] += one * p1;
+        v[1] += p0;
+        v[2] += bent * p1;
+        v[3] += one * p2;
     }
+    m[5] = (double)w.high() * w.wide();
+}
+
+// First pass: one step on the image, neighbours and all.
+extern "C" __global__ void fit_alone(
+    const float* image, const double* start, double* table, const double* P, const double* S, int n) {
+    int k = INDEX;
+    if (k >= n || k >= (int)S[S_COUNT]) return;
+    double sigma = P[P_SIGMA], y = start[2 * k], x = start[2 * k + 1], m[16], v[4] = {0, 0, 0, 0};
+    Window w(P, y, x, sigma, first_half(sigma));
+    bool solved = w.high() > 0 && w.wide() > 0 && w.high() * w.wide() > 8;
+    if (solved) {
+        gather(image, w, 0.0f, m, v);
+        solved = solve4(m, v);
+    }
+    accept(w, v, solved, sigma, y, x, table + (long long)C_WIDTH * k);
+}
+
+// Pixels of a column among others: the model's taken away but for its own part, each with the weight of its noise.
+struct Among {
+    const float* image;
+    const float* model;
+    float own, gain, farthest;
+
+    __device__ float light(const Window& w, int r, int c) const { return model[(long long)r * w.cols + c]; }
+    __device__ float weight(const Window& w, int r, int c) const {
+        float u = w.up(r), t = w.aside(c), lit = light(w, r, c);
+        return u * u + t * t <= farthest ? 1.0f / (1.0f + gain * (lit > 0.0f ? lit : 0.0f)) : 0.0f;
+    }
+    __device__ float gauss(const Window& w, int r, int c) const {
+        float u = w.up(r), t = w.aside(c);
+        return expf(-0.5f * u * u) * expf(-0.5f * t * t);
+    }
+    __device__ float pixel(const Window& w, int r, int c, float g) const {
+        return image[(long long)r * w.cols + c] - light(w, r, c) + own * g;
+    }
+};
+
+__device__ int gather_among(const Among& a, const Window& w, double* m, double* v) {
+    int count = 0;
+    for (int k = 0; k < 16; ++k) m[k] = 0.0;
+    for (int k = 0; k < 4; ++k) v[k] = 0.0;
+    for (int r = w.first_row(); r <= w.last_row(); ++r) {
+        float s[14] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+        for (int c = w.first_col(); c <= w.last_col(); ++c) {
+            float q = a.weight(w, r, c);
+            if (!(q > 0.0f)) continue;
+            float g = a.gauss(w, r, c), p = a.pixel(w, r, c, g), gu = g * w.up(r), gt = g * w.aside(c);
+            count += 1;
+            s[0] += q * g * g;
+            s[1] += q * g;
+            s[2] += q;
+            s[3] += q * gu * g;
+            s[4] += q * gu;
+            s[5] += q * gu * gu;
+            s[6] += q * gt * g;
+            s[7] += q * gt;
+            s[8] += q * gt * gu;
+            s[9] += q * gt * gt;
+            s[10] += q * g * p;
+            s[11] += q * p;
+            s[12] += q * gu * p;
+            s[13] += q * gt * p;
+        }
+        const int place[10] = {0, 4, 5, 8, 9, 10, 12, 13, 14, 15};
+        for (int k = 0; k < 10; ++k) m[place[k]] += s[k];
+        for (int k = 0; k < 4; ++k) v[k] += s[10 + k];
+    }
+    return count;
 }
 
 // Errors of the pixels as they are (counting noise is largest on the column): the sandwich, softened by its mean. `pool`, when
 // there is one, takes what the residuals show of errors that the pixels of a row or of neighbouring rows have in common.
-__device__ void errors(const Window& w, double sigma, double y, double x, const Sums& s, double* row, double* pool) {
-    float height = (float)row[C_AMPLITUDE], background = (float)row[C_BACKGROUND];
-    double square = 0, chi = 0, own_y = 0, own_x = 0, rows_y = 0, rows_x = 0, lag = 0;
+__device__ void errors(
+    const Among& a, const Window& w, double sigma, const double* v, double ny, double nx, int pixels, double* row, double* pool) {
+    float height = (float)v[0], background = (float)v[1];
+    double square = 0, weighted = 0, own_y = 0, own_x = 0, rows_y = 0, rows_x = 0, lag = 0;
     for (int r = w.first_row(); r <= w.last_row(); ++r) {
-        float h = (float)((r - y) * w.inverse), gy = expf(-0.5f * h * h), plain = 0, weighted = 0, along_y = 0, along_x = 0;
-        float below = (float)((r + 1 - y) * w.inverse), next = height * expf(-0.5f * below * below);
         double line_y = 0, line_x = 0;
         for (int c = w.first_col(); c <= w.last_col(); ++c) {
-            float u = (float)((c - x) * w.inverse), weight = w.weight(r, c, h, u);
-            if (!(weight > 0.0f)) continue;
-            float g = expf(-0.5f * u * u), e = w.pixel(r, c) - background - height * gy * g, we = weight * e;
-            float own = we * we * g * g;
-            plain += e * e;
-            weighted += we * e;
-            along_y += own;
-            along_x += own * u * u;
+            float q = a.weight(w, r, c);
+            if (!(q > 0.0f)) continue;
+            float g = a.gauss(w, r, c), e = a.pixel(w, r, c, g) - background - height * g;
+            double along_y = (double)q * e * g * w.up(r), along_x = (double)q * e * g * w.aside(c);
+            square += (double)e * e;
+            weighted += (double)q * e * e;
+            own_y += along_y * along_y;
+            own_x += along_x * along_x;
             if (!pool) continue;
-            line_y += (double)we * gy * h * g;
-            line_x += (double)we * gy * g * u;
-            if (r < w.last_row() && w.weight(r + 1, c, below, u) > 0.0f) {
-                lag += (double)e * (w.pixel(r + 1, c) - background - next * g);
+            line_y += along_y;
+            line_x += along_x;
+            if (r < w.last_row() && a.weight(w, r + 1, c) > 0.0f) {
+                float below = a.gauss(w, r + 1, c);
+                lag += (double)e * (a.pixel(w, r + 1, c, below) - background - height * below);
             }
         }
-        square += plain;
-        chi += weighted;
-        own_y += (double)along_y * gy * gy * h * h;
-        own_x += (double)along_x * gy * gy;
         rows_y += line_y * line_y;
         rows_x += line_x * line_x;
     }
-    double pixels = s.pixels, spare = pixels > 5.0 ? pixels - 4.0 : 1.0, ny = s.ggyy, nx = s.ggxx;
-    double scale = sigma * sigma / ((double)row[C_AMPLITUDE] * row[C_AMPLITUDE]) * pixels / spare;
+    double spare = pixels > 5 ? pixels - 4.0 : 1.0, scale = sigma * sigma / (v[0] * v[0]) * pixels / spare;
     row[C_NOISE] = sqrt(square / spare);
-    row[C_VAR_Y] = scale * (SANDWICH * own_y / ny + (1.0 - SANDWICH) * chi / pixels) / ny;
-    row[C_VAR_X] = scale * (SANDWICH * own_x / nx + (1.0 - SANDWICH) * chi / pixels) / nx;
+    row[C_VAR_Y] = scale * (SANDWICH * own_y / ny + (1.0 - SANDWICH) * weighted / pixels) / ny;
+    row[C_VAR_X] = scale * (SANDWICH * own_x / nx + (1.0 - SANDWICH) * weighted / pixels) / nx;
     if (!pool || !(square > 0.0)) return;
     double unit = pixels / square;
     pool[Q_OWN_Y] = own_y * unit;
@@ -149,72 +224,29 @@ __device__ void errors(const Window& w, double sigma, double y, double x, const 
     pool[Q_COLUMNS] = 1.0;
 }
 
-__device__ double squared(double v) { return v * v; }
-
-// First pass: from `start` on the image. Second: from the first's places, with all other columns of the model taken away.
-extern "C" __global__ void fit_columns(
+// Second pass: from the first's places, with all other columns of the model taken away.
+extern "C" __global__ void fit_among(
     const float* image, const float* model, const double* start, const double* first, double* table, double* pool,
-    const double* P, const double* S, int pass, int n) {
+    const double* P, const double* S, int n) {
     int k = INDEX;
     if (k >= n) return;
     double* seen = pool + (long long)Q_WIDTH * k;
-    for (int q = 0; pass && q < Q_WIDTH; ++q) seen[q] = 0.0;
+    for (int q = 0; q < Q_WIDTH; ++q) seen[q] = 0.0;
     if (k >= (int)S[S_COUNT]) return;
-    double sigma = pass ? S[S_SIGMA] : P[P_SIGMA];
-    double from_y = start[2 * k], from_x = start[2 * k + 1];
     const double* held = first + (long long)C_WIDTH * k;
     double* row = table + (long long)C_WIDTH * k;
-    bool had = pass && held[C_OK] > 0.0;
-    double y0 = had ? held[C_Y] : from_y, x0 = had ? held[C_X] : from_x, y = y0, x = x0, at_y = y0, at_x = x0;
-    Window w;
-    w.image = image;
-    w.model = model;
-    w.rows = (int)P[P_ROWS];
-    w.cols = (int)P[P_COLS];
-    double radius = window_radius(sigma);
-    w.half = pass ? (int)(radius + 0.5) : first_half(sigma);
-    w.top = (int)floor(y + 0.5) - w.half;
-    w.left = (int)floor(x + 0.5) - w.half;
-    w.inverse = (float)(1.0 / sigma);
-    w.farthest = (float)(squared(radius / sigma));
-    w.gain = pass ? (float)S[S_GAIN] : 0.0f;
-    w.subtract = pass != 0;
-    w.held_y = had ? (float)held[C_Y] : 0.0f;
-    w.held_x = had ? (float)held[C_X] : 0.0f;
-    w.held_a = had ? (float)(held[C_AMPLITUDE] * S[S_SHRINK]) : 0.0f;
-    int high = w.last_row() - w.first_row() + 1, wide = w.last_col() - w.first_col() + 1, side = 2 * w.half + 1;
-    double v[4] = {0, 0, 0, 0};
-    bool ok = high > 0 && wide > 0, outside = false;
-    Sums s;
-    if (ok) gather(w, y, x, s);
-    ok = ok && s.pixels > 8.0;
-    if (ok) {
-        double m[16] = {s.gg, 0, 0, 0, s.g, s.one, 0, 0, s.ggy, s.gy, s.ggyy, 0, s.ggx, s.gx, s.ggxy, s.ggxx};
-        v[0] = s.tg;
-        v[1] = s.t;
-        v[2] = s.tgy;
-        v[3] = s.tgx;
-        ok = solve4(m, v);
-        if (!ok) v[0] = v[1] = 0.0;
-        ok = ok && v[0] > 0.0;
-    }
-    if (ok) {
-        y += clamped(sigma * v[2] / v[0], 0.5 * sigma);
-        x += clamped(sigma * v[3] / v[0], 0.5 * sigma);
-        ok = squared(y - from_y) + squared(x - from_x) <= squared(FARTHEST * sigma);
-        outside = !(y >= -0.5 && x >= -0.5 && y <= w.rows - 0.5 && x <= w.cols - 0.5);
-        ok = ok && !outside;
-    }
-    bool edge = high < side || wide < side;
-    row[C_Y] = ok ? y : from_y;
-    row[C_X] = ok ? x : from_x;
-    row[C_AMPLITUDE] = v[0] > 0.0 ? v[0] : 0.0;
-    row[C_BACKGROUND] = v[1];
-    row[C_NOISE] = row[C_VAR_Y] = row[C_VAR_X] = 0.0;
-    bool pooled = !edge && k % (1 + (int)S[S_COUNT] / POOLED) == 0;
-    if (ok && pass) errors(w, sigma, at_y, at_x, s, row, pooled ? seen : nullptr);
-    row[C_OK] = ok ? 1.0 : (outside ? -1.0 : 0.0);
-    row[C_EDGE] = edge ? 1.0 : 0.0;
+    bool had = held[C_OK] > 0.0;
+    double sigma = S[S_SIGMA], radius = window_radius(sigma), m[16], v[4] = {0, 0, 0, 0};
+    double y = had ? held[C_Y] : start[2 * k], x = had ? held[C_X] : start[2 * k + 1];
+    Window w(P, y, x, sigma, (int)(radius + 0.5));
+    Among a{image, model, had ? (float)(held[C_AMPLITUDE] * S[S_SHRINK]) : 0.0f, (float)S[S_GAIN],
+            (float)squared(radius / sigma)};
+    int pixels = gather_among(a, w, m, v);
+    double ny = m[10], nx = m[15];
+    bool solved = pixels > 8 && solve4(m, v);
+    if (!accept(w, v, solved, sigma, start[2 * k], start[2 * k + 1], row)) return;
+    bool pooled = !w.edge() && k % (1 + (int)S[S_COUNT] / POOLED) == 0;
+    errors(a, w, sigma, v, ny, nx, pixels, row, pooled ? seen : nullptr);
 }
 
 __device__ int bin_of(double v, double size, int count) {
@@ -272,21 +304,21 @@ extern "C" __global__ void list_amplitudes(const double* table, double* amplitud
     amplitude[k] = part ? row[C_AMPLITUDE] : 0.0;
 }
 
-// What each of the strongest columns says of the common width: numerator, denominator, and whether it was fitted at all.
+// What each of the strongest columns says of the common width, and squared differences of pixels next to each other against
+// the light there: they hold the noise and little else.
 extern "C" __global__ void width_terms(
     const float* image, const float* model, const double* table, const double* amplitude, const double* strongest, double* terms,
-    const double* P, const double* S, int last, int n) {
+    const double* P, int last, int n) {
     int k = INDEX;
     if (k >= n) return;
-    double* term = terms + (long long)WIDTH_TERMS * k;
-    for (int t = 0; t < WIDTH_TERMS; ++t) term[t] = 0.0;
-    term[2] = amplitude[k] > 0.0 ? 1.0 : 0.0;
+    double* term = terms + (long long)T_WIDTH * k;
+    for (int t = 0; t < T_WIDTH; ++t) term[t] = 0.0;
+    term[T_FITTED] = amplitude[k] > 0.0 ? 1.0 : 0.0;
     if (!(amplitude[k] > 0.0) || amplitude[k] < strongest[last]) return;
     const double* row = table + (long long)C_WIDTH * k;
     double sigma = P[P_SIGMA], y = row[C_Y], x = row[C_X], a = row[C_AMPLITUDE], inverse = 1.0 / sigma;
-    int rows = (int)P[P_ROWS], cols = (int)P[P_COLS], r0 = (int)(y + 0.5), c0 = (int)(x + 0.5);
     double radius = window_radius(sigma);
-    int half = (int)(radius + 0.5);
+    int rows = (int)P[P_ROWS], cols = (int)P[P_COLS], half = (int)(radius + 0.5), r0 = (int)(y + 0.5), c0 = (int)(x + 0.5);
     if (r0 < half || c0 < half || r0 + half >= rows || c0 + half >= cols) return;
     double s1 = 0, sg = 0, sgg = 0, sq = 0, sgq = 0, sqq = 0, te = 0, tge = 0, tqe = 0;
     for (int r = r0 - half; r <= r0 + half; ++r)
@@ -294,8 +326,8 @@ extern "C" __global__ void width_terms(
             float u = (float)((r - y) * inverse), v = (float)((c - x) * inverse);
             double square = (double)(u * u + v * v);
             if (square * sigma * sigma > radius * radius) continue;
-            double g = expf(-0.5f * (float)square), q = g * square;
-            double e = (double)image[(long long)r * cols + c] - (double)model[(long long)r * cols + c];
+            long long at = (long long)r * cols + c;
+            double g = expf(-0.5f * (float)square), q = g * square, e = (double)image[at] - (double)model[at];
             s1 += 1.0;
             sg += g;
             sgg += g * g;
@@ -306,42 +338,41 @@ extern "C" __global__ void width_terms(
             tge += g * e;
             tqe += q * e;
             if (c == c0 + half) continue;
-            // differences of next pixels hold the noise and little else
-            long long at = (long long)r * cols + c + 1;
-            double change = (double)image[at] - (double)model[at] - e, mean = 0.5 * ((double)model[at - 1] + (double)model[at]);
-            term[3] += 1.0;
-            term[4] += mean;
-            term[5] += mean * mean;
-            term[6] += change * change;
-            term[7] += change * change * mean;
+            double change = squared((double)image[at + 1] - (double)model[at + 1] - e);
+            double light = 0.5 * ((double)model[at] + (double)model[at + 1]);
+            term[T_COUNT] += 1.0;
+            term[T_LEVEL] += light;
+            term[T_LEVEL2] += light * light;
+            term[T_CHANGE] += change;
+            term[T_PRODUCT] += change * light;
         }
     double d = s1 * sgg - sg * sg;
     if (!(d > 1e-9)) return;
     double c_g = (s1 * sgq - sg * sq) / d, c_1 = (sgg * sq - sg * sgq) / d;
-    term[0] = a * (tqe - c_g * tge - c_1 * te);
-    term[1] = a * a * (sqq - c_g * sgq - c_1 * sq);
+    term[T_UPPER] = a * (tqe - c_g * tge - c_1 * te);
+    term[T_LOWER] = a * a * (sqq - c_g * sgq - c_1 * sq);
 }
 
-// Slope over offset of a line through squared changes against the light they were seen in; the offset has a least part.
-__device__ double growth(const double* sums) {
-    double count = sums[0], level = sums[1], level2 = sums[2], change = sums[3], product = sums[4];
-    double spread = count * level2 - level * level;
-    if (!(count > 1.0 && spread > 0.0 && change > 0.0)) return 0.0;
-    double slope = (count * product - level * change) / spread;
-    double dark = (change - slope * level) / count, least = LEAST_DARK * change / count;
-    dark = dark > least ? dark : least;
-    return slope > 0.0 ? slope / dark : 0.0;
+// By how much a pixel's variance grows with light, in units of its dark part: slope over offset of a straight line.
+__device__ double noise_growth(const double* t) {
+    double spread = t[T_COUNT] * t[T_LEVEL2] - t[T_LEVEL] * t[T_LEVEL];
+    if (!(t[T_COUNT] > 1.0 && spread > 0.0 && t[T_CHANGE] > 0.0)) return 0.0;
+    double slope = (t[T_COUNT] * t[T_PRODUCT] - t[T_LEVEL] * t[T_CHANGE]) / spread;
+    double dark = (t[T_CHANGE] - slope * t[T_LEVEL]) / t[T_COUNT], least = LEAST_DARK * t[T_CHANGE] / t[T_COUNT];
+    double gain = slope / (dark > least ? dark : least);
+    return gain > 0.0 ? gain : 0.0;
 }
 
 // `sums`: of the terms. The width moves by at most a tenth, and stays when the step is under one per cent.
 extern "C" __global__ void width_update(const double* sums, const double* P, double* S, int n) {
     if (INDEX >= n) return;
     double sigma = P[P_SIGMA], wider = sigma;
-    if (P[P_FIT_WIDTH] != 0.0 && sums[2] >= 20.0 && sums[1] > 0.0) wider = sigma + clamped(sigma * sums[0] / sums[1], 0.1 * sigma);
+    bool asked = P[P_FIT_WIDTH] != 0.0 && sums[T_FITTED] >= FEWEST;
+    if (asked && sums[T_LOWER] > 0.0) wider = sigma + clamped(sigma * sums[T_UPPER] / sums[T_LOWER], 0.1 * sigma);
     double change = wider / sigma - 1.0;
     bool changed = change >= 0.01 || change <= -0.01;
-    S[S_GAIN] = P[P_FIT_WIDTH] != 0.0 && sums[2] >= 20.0 ? growth(sums + 3) : 0.0;
     S[S_CHANGED] = changed ? 1.0 : 0.0;
     S[S_SIGMA] = changed ? wider : sigma;
     S[S_SHRINK] = changed ? (sigma / wider) * (sigma / wider) : 1.0;
+    S[S_GAIN] = asked ? noise_growth(sums) : 0.0;
 }

@@ -1,4 +1,4 @@
-// Single atoms must convince a matched filter too: the band-passed image at each peak over the noise of the whole (detect/unet.py).
+// A matched filter's opinion of single atoms: the band-passed image and the noise of the whole (detect/look.py).
 
 #define NARROW 0.8
 #define WIDE 2.0
@@ -59,18 +59,4 @@ extern "C" __global__ void noise_level(const float* sorted, const double* sums, 
     double spread = 1.4826 * middle(sorted, third_count(P)), white = P[P_WHITE] * sqrt(variance > 0.0 ? variance : 0.0);
     double most = spread > white ? spread : white;
     S[S_NOISE] = most > 1e-9 ? most : 1e-9;
-}
-
-extern "C" __global__ void keep_significant(
-    const float* map, const int* where, int* mark, const float* narrow, const float* wide, const double* P, const double* S, int n) {
-    int k = INDEX;
-    if (k >= n || !mark[k]) return;
-    int pitch = (int)P[P_MAP_PITCH], i = where[k], r = i / pitch, c = i % pitch;
-    double y, x;
-    place_peak(map, P, r, c, &y, &x);
-    int rows = (int)P[P_SMALL_ROWS], cols = (int)P[P_SMALL_COLS], a = (int)rint(y), b = (int)rint(x);
-    a = a < 0 ? 0 : (a >= rows ? rows - 1 : a);
-    b = b < 0 ? 0 : (b >= cols ? cols - 1 : b);
-    int at = a * (int)P[P_PITCH] + b;
-    mark[k] = ((double)narrow[at] - (double)wide[at]) / S[S_NOISE] >= P[P_SIGNIFICANCE];
 }
