@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-_PACKAGES = ("torch", "tensorrt", "tensorrt-cu13", "cuda-core", "onnxruntime", "onnxruntime-gpu")
+_PACKAGES = (
+    "torch", "tensorrt", "tensorrt-cu13", "cuda-core", "nvidia-cuda-nvrtc", "onnx", "onnxruntime", "onnxruntime-gpu",
+)  # fmt: skip
 _NVIDIA = "0x10de"
 OLDEST = (7, 5)
 INSTALL = "pip install 'atomid-live[gpu]' (see docs/gpu.md)"
@@ -172,8 +174,9 @@ def _driver_findings(seen: Probe) -> list[GpuFinding]:
 def _package_findings(seen: Probe) -> list[GpuFinding]:
     found = []
     versions = seen.versions
-    if "torch" not in versions or "cuda-core" not in versions:
-        missing = ", ".join(name for name in ("torch", "cuda-core") if name not in versions)
+    needed = ("torch", "cuda-core", "nvidia-cuda-nvrtc")
+    missing = ", ".join(name for name in needed if name not in versions)
+    if missing:
         found.append(GpuFinding("note", "gpu", f"the GPU is not used: {missing} not installed", INSTALL))
     elif not seen.torch_cuda:
         found.append(
@@ -190,6 +193,9 @@ def _package_findings(seen: Probe) -> list[GpuFinding]:
         found.append(GpuFinding("bad", "tensorrt", seen.tensorrt_error, INSTALL))
     elif not any(name.startswith("tensorrt") for name in versions):
         found.append(GpuFinding("note", "tensorrt", "not installed; torch runs the network on the GPU", INSTALL))
+    elif "onnx" not in versions:
+        text = "onnx is not installed, so plans in 16 or 8 bits cannot be built"
+        found.append(GpuFinding("bad", "tensorrt", text, INSTALL))
     return found
 
 

@@ -44,7 +44,7 @@ def compiled(architecture: str) -> Any:
     Raises
     ------
     DeviceAbsentError
-        The packages are not installed.
+        The packages are not installed, or the compiler's library does not load.
     RuntimeError
         The sources do not compile; the message holds the compiler's log.
     """
@@ -53,7 +53,14 @@ def compiled(architecture: str) -> Any:
     except ImportError as error:
         raise DeviceAbsentError(f"GPU kernels need {error.name or error}; pip install 'atomid-live[gpu]'") from error
     options = ProgramOptions(std="c++17", arch=architecture)
-    return Program(source(), "c++", options).compile("cubin")
+    try:
+        return Program(source(), "c++", options).compile("cubin")
+    except RuntimeError as error:
+        if type(error).__name__ != "DynamicLibNotFoundError":
+            raise
+        raise DeviceAbsentError(
+            f"CUDA's run-time compiler does not load ({str(error).strip()}); pip install 'nvidia-cuda-nvrtc>=13,<14'"
+        ) from error
 
 
 class CudaLauncher:

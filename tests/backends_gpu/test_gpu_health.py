@@ -13,7 +13,7 @@ from atomid_live.backends.gpu_health import Probe, judge
 
 GOOD = Probe(
     True, True, 0, (), (13, 0), (("NVIDIA H100", (9, 0)),),
-    {"torch": "2.13.0", "cuda-core": "1.2.2", "tensorrt": "11.4.0.106"}, "13.0",
+    {"torch": "2.13.0", "cuda-core": "1.2.2", "nvidia-cuda-nvrtc": "13.5", "onnx": "1.23", "tensorrt": "11.4.0.106"}, "13.0",
 )  # fmt: skip
 
 
@@ -39,8 +39,10 @@ def test_a_healthy_gpu_is_one_line() -> None:
         (Probe(True, True, 12345), "does not start .cuInit 12345."),
         (replace(GOOD, driver_cuda=(12, 8)), "built for CUDA 13.0, the driver serves up to 12.8 -> update"),
         (replace(GOOD, torch_cuda="", gpus=()), "build for processors"),
-        (replace(GOOD, versions={"torch": "2.13.0"}), "cuda-core not installed"),
-        (replace(GOOD, versions={"torch": "2", "cuda-core": "1"}), "note tensorrt not installed; torch runs"),
+        (replace(GOOD, versions={"torch": "2.13.0"}), "cuda-core, nvidia-cuda-nvrtc not installed"),
+        (replace(GOOD, versions={"torch": "2", "cuda-core": "1"}), "the GPU is not used: nvidia-cuda-nvrtc not installed"),
+        (replace(GOOD, versions={k: v for k, v in GOOD.versions.items() if k != "tensorrt"}), "note tensorrt not installed"),
+        (replace(GOOD, versions={k: v for k, v in GOOD.versions.items() if k != "onnx"}), "bad tensorrt onnx is not installed"),
         (replace(GOOD, tensorrt_error="libnvinfer.so.11: cannot open"), "bad tensorrt libnvinfer"),
         (replace(GOOD, gpus=(("Tesla P40", (6, 1)),)), "bad gpu Tesla P40.*7.5 or newer"),
         (replace(GOOD, gpus=()), "torch sees no GPU"),

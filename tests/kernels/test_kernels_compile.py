@@ -23,10 +23,6 @@ def compiler() -> None:
         launch.compiled("sm_75")
     except DeviceAbsentError as error:
         pytest.skip(str(error))
-    except Exception as error:
-        if "nvrtc" not in str(error).lower() or "error:" in str(error):
-            raise
-        pytest.skip(f"CUDA's run-time compiler does not load here: {error}")
 
 
 @pytest.mark.usefixtures("compiler")
@@ -42,6 +38,18 @@ def test_sources_compile(architecture: str) -> None:
 def test_a_broken_source_is_an_error_with_the_compilers_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "source", lambda: "__global__ void broken() { nonsense; }")
     with pytest.raises(Exception, match="nonsense"):
+        launch.compiled.__wrapped__("sm_80")
+
+
+def test_a_compiler_that_does_not_load_is_an_absent_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = pytest.importorskip("cuda.core")
+    from cuda.pathfinder import DynamicLibNotFoundError
+
+    def missing(*arguments: object) -> None:
+        raise DynamicLibNotFoundError('Failure finding "libnvrtc.so.13"')
+
+    monkeypatch.setattr(core, "Program", missing)
+    with pytest.raises(DeviceAbsentError, match=r"libnvrtc\.so\.13.*pip install 'nvidia-cuda-nvrtc"):
         launch.compiled.__wrapped__("sm_80")
 
 
