@@ -534,7 +534,7 @@ def suite(
 def drift(
     *,
     scenes: tuple[str, ...] = (),
-    small: bool = False,
+    most_runs: int | None = None,
     real_data: Path | None = None,
     frames_file: Path | None = None,
     page: Path | None = None,
@@ -546,8 +546,8 @@ def drift(
     ----------
     scenes
         Names such as D5; all by default.
-    small
-        One run of each scene.
+    most_runs
+        Runs of a scene at most; each is a specimen of its own.
     real_data
         Folder of real frames; only numbers are kept.
     frames_file
@@ -562,7 +562,7 @@ def drift(
     behave(1)
     from atomid_live.evaluate.drift_report import Plan, evaluate_drift
 
-    plan = Plan(scenes, small, real_data, frames_file)
+    plan = Plan(scenes, most_runs, real_data, frames_file)
     evaluate_drift(plan, page=page, json_path=json_file, tell=lambda text: print(text, file=sys.stderr, flush=True))
     return 0
 

@@ -64,31 +64,31 @@ class ErrorBudget:
         self.gauge = 0.0
         self._base_yx_px, self._base_lag_yx_px = np.zeros(2), np.zeros(2)
         self._elapsed_s = 0.0
+        self._steady = True
 
-    def moved(self, frame: Frame, seen_yx_px: FloatArray, step_yx_px: FloatArray, turn_yx: FloatArray) -> None:
-        """Take note of a seen total and of the step to it: what of the total is scan lag follows from where the reference was.
+    def moved(self, frame: Frame, seen_yx_px: FloatArray, turn_yx: FloatArray, velocity_yx_px_s: FloatArray) -> None:
+        """Take note of a seen total: what of it is scan lag follows from where the reference was.
 
-        Counted from the reference and not from step to step, a velocity that was wrong for a while leaves nothing behind.
+        Counted from the reference and not from step to step, a velocity that was wrong for a while leaves nothing behind. The
+        mean velocity since then is the sharper one; after a jump, or where steps were not sure, the one filtered counts.
         """
-        self._path += float(np.hypot(*step_yx_px))
         away = seen_yx_px - self._base_yx_px
-        if self._elapsed_s > 0:
-            lag = scan_lag(frame, away / self._elapsed_s, away, turn_yx)
-            self.lag_yx_px = self._base_lag_yx_px + lag
+        velocity = away / self._elapsed_s if self._steady and self._elapsed_s > 0 else velocity_yx_px_s
+        self.lag_yx_px = self._base_lag_yx_px + scan_lag(frame, velocity, away, turn_yx)
+
+    def stepped(self, step_yx_px: FloatArray, steady: bool) -> None:
+        """Take note of a seen step and whether it was an ordinary sure one."""
+        self._path += float(np.hypot(*step_yx_px))
+        self._steady = self._steady and steady
 
     def elapse(self, seconds: float) -> None:
         """Let time pass."""
         self._elapsed_s += seconds
 
-    def jumped(self, frame: Frame, seen_yx_px: FloatArray, step_yx_px: FloatArray, velocity_yx_px_s: FloatArray) -> None:
-        """Take note of a jump to a seen total: it took no time, so only the velocity before it shears the frames."""
-        self.lag_yx_px = self.lag_yx_px + scan_lag(frame, velocity_yx_px_s, step_yx_px)
-        self._path += float(np.hypot(*step_yx_px))
-        self.rebased(seen_yx_px)
-
     def rebased(self, seen_yx_px: FloatArray) -> None:
         """Take note that the reference moved on to the frame seen at this total."""
         self._base_yx_px, self._base_lag_yx_px, self._elapsed_s = seen_yx_px, self.lag_yx_px, 0.0
+        self._steady = True
 
     def sigma(self, fine: Fine, frames: int, bin_px: int) -> Pair:
         """Standard error of the total: this frame's, that of the reference of `frames` frames, path and lag."""

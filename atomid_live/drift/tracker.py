@@ -319,11 +319,9 @@ class DriftTracker:
         velocity = self._histories.velocity_yx * self._bin()
         seen, seen_step = (verdict.total_yx + moved) * self._bin(), (verdict.step_yx + moved) * self._bin()
         step = seen_step - scan_lag(moment.frame, velocity, seen_step)
-        if verdict.jumped:
-            self._budget.jumped(moment.frame, seen, seen_step, velocity)
-        else:
-            turn = np.nan_to_num(np.array(fine.trend_yx)) / max(moment.image.shape[0] - abs(place[0]), 1.0)
-            self._budget.moved(moment.frame, seen, seen_step, turn)
+        turn = np.nan_to_num(np.array(fine.trend_yx)) / max(moment.image.shape[0] - abs(place[0]), 1.0)
+        self._budget.stepped(seen_step, sure and not verdict.jumped)
+        self._budget.moved(moment.frame, seen, turn, velocity)
         if self._after(moment, place, sure):
             self._budget.rebased(seen)
         total = seen - self._budget.lag_yx_px

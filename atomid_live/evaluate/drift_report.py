@@ -26,7 +26,7 @@ class Plan:
     """What is asked for; see the command."""
 
     scenes: tuple[str, ...] = ()
-    small: bool = False
+    most_runs: int | None = None
     real_data: Path | None = None
     frames_file: Path | None = None
 
@@ -74,7 +74,7 @@ def _scene_rows(scores: dict[str, DriftScore]) -> list[tuple[str, ...]]:
 
 
 _HEAD = (
-    "scene", "frames", "hops", "undetected", "flagged", "flagged, right", "fine rms, pm", "total rms, pm", "end rms, pm",
+    "scene", "steps", "hops", "undetected", "flagged", "flagged, right", "fine rms, pm", "total rms, pm", "end rms, pm",
     "z", "z, end", "velocity, pm/frame", "target met",
 )  # fmt: skip
 
@@ -94,9 +94,9 @@ def markdown(scenes: Sequence[DriftScene], scores: dict[str, DriftScore], real: 
         "## Drift (D1-D8)",
         "",
         f"{frames} simulated steps, written by `atomid-live evaluate drift`; atomid-live {__version__}, Python "
-        f"{platform.python_version()}. MoS2, 512 x 480 px of 12.4 pm (6.3 nm: a quarter of the area that SCIENCE's 1024 px "
-        "would show, and as many fewer vacancies), 9 e/px background, specimen moving while it is scanned, all four pairs of "
-        "signs. The tracker starts without truth and finds lattice and column width itself.",
+        f"{platform.python_version()}. MoS2, 1024 x 960 px of 12.4 pm (D5: 512 x 480), 9 e/px background (D6: 0.2), specimen "
+        "moving while it is scanned, all four pairs of signs. The tracker starts without truth and finds lattice and column "
+        "width itself.",
         "",
         *table(("scene", "what", "target"), [(s.name, s.title, s.target) for s in scenes]),
         "",
@@ -129,7 +129,7 @@ def evaluate_drift(
 ) -> dict[str, DriftScore]:
     """Follow every run asked for, print and write what came out."""
     scenes = chosen(plan.scenes)
-    runs = follow_all(scenes, plan.small, plan.frames_file, tell)
+    runs = follow_all(scenes, plan.most_runs, plan.frames_file, tell)
     scores = {name: score(followed) for name, followed in runs.items()}
     real = real_rows(plan.real_data) if plan.real_data is not None else []
     text = markdown(scenes, scores, real)

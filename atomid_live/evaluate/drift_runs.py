@@ -132,13 +132,13 @@ def stored(path: Path | None) -> dict[tuple[str, int], Followed]:
 
 
 def follow_all(
-    scenes: Iterable[DriftScene], small: bool, path: Path | None, tell: Callable[[str], None]
+    scenes: Iterable[DriftScene], most_runs: int | None, path: Path | None, tell: Callable[[str], None]
 ) -> dict[str, list[Followed]]:
-    """Follow every run that the file lacks, and return all of them by scene."""
+    """Follow every run that the file lacks, at most so many of a scene, and return all of them by scene."""
     done = stored(path)
     answer: dict[str, list[Followed]] = {}
     for scene in scenes:
-        for number in range(scene.small if small else scene.runs):
+        for number in range(min(scene.runs, most_runs or scene.runs)):
             if (scene.name, number) not in done:
                 run = follow(scene, number)
                 done[scene.name, number] = run

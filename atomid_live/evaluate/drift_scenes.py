@@ -15,7 +15,9 @@ from atomid_live.simulate.scan import ScanErrors
 from atomid_live.simulate.scenario import Scenario
 
 SEED = 41000
-SHAPE = (512, 480)
+SHAPE = (1024, 960)
+# lattice vectors of a perfect crystal are no easier to tell on a larger frame
+PERFECT_SHAPE = (512, 480)
 PIXEL_NM = 0.0124
 SHORT_EXPOSURE_S, INTERVAL_S = 1.0, 10.5
 SIGNS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -33,8 +35,6 @@ class DriftScene:
         Independent specimens, and frames of each.
     scenario : callable
         From the run's number.
-    small : int
-        Runs of the quick set.
     """
 
     name: str
@@ -43,7 +43,6 @@ class DriftScene:
     runs: int
     frames: int
     scenario: Callable[[int], Scenario]
-    small: int = 1
 
 
 def _base(scene: int, run: int, frames: int) -> tuple[Scenario, np.random.Generator]:
@@ -95,6 +94,7 @@ def _perfect(run: int) -> Scenario:
     scenario, _ = _base(5, run, 100)
     return replace(
         scenario,
+        shape=PERFECT_SHAPE,
         vacancy_fraction=0.0,
         contamination_e=0.0,
         walk_px=0.3165 / PIXEL_NM,
@@ -107,6 +107,7 @@ def _perfect_slow(run: int) -> Scenario:
     scenario, rng = _base(15, run, 100)
     return replace(
         scenario,
+        shape=PERFECT_SHAPE,
         vacancy_fraction=0.0,
         contamination_e=0.0,
         drift_px_per_frame=_steady(rng, run, 0.02, 0.1),
