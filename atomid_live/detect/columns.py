@@ -127,6 +127,21 @@ def collect(
     if len(yx_px) == 0:
         return Detections.empty(int(Flag.EMPTY) | prepared.frame_flags, column_sigma_px)
     refined = refine(prepared.image, yx_px, column_sigma_px, fit_width=fit_width, first=first, subtract=mode == "full")
+    return assemble(prepared, refined, score, least_px=least_px, plane_px=plane_px, faintest_part=faintest_part)
+
+
+def assemble(
+    prepared: Prepared,
+    refined: Refined,
+    score: FloatArray,
+    *,
+    least_px: float | None = None,
+    plane_px: float = NAN,
+    faintest_part: float = 0.0,
+) -> Detections:
+    """Put the frame's answer together from fitted columns and their scores; see `collect` for the rest."""
+    if not len(score):
+        return Detections.empty(int(Flag.EMPTY) | prepared.frame_flags, refined.column_sigma_px)
     sigma = refined.column_sigma_px
     yx = refined.yx_px
     nearest = _neighbours(yx, TYPICAL_SIGMA * sigma)
@@ -135,10 +150,7 @@ def collect(
     keep &= ~refined.outside
     keep &= ~(refined.amplitude < faintest_part * np.median(refined.amplitude))
     order = np.flatnonzero(keep)[_reading_order(yx[keep])]
-    picked = Refined(
-        yx[order], refined.sigma_yx_px[order], refined.amplitude[order], refined.background[order], refined.noise[order],
-        refined.failed[order], refined.at_edge[order], sigma,
-    )  # fmt: skip
+    picked = refined.take(order)
     nearest = nearest[order] if keep.all() else _neighbours(picked.yx_px, TYPICAL_SIGMA * sigma)
     spacing = float(nearest.mean()) if len(nearest) > 1 else NAN
     frame_flags = prepared.frame_flags | (int(Flag.SPACING_ODD) if _odd(spacing, plane_px) else 0)

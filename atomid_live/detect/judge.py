@@ -22,12 +22,15 @@ Array32 = NDArray[np.float32]
 FEATURES = (
     "height", "frame_height", "sharpness", "amplitude", "d_prime", "significance", "misfit", "shift", "slope", "background",
     "inside", "brighter_px", "brighter_amplitude", "company_height", "company_amplitude", "company_px", "support",
-    "frame_support", "has_support", "lattice", "noise_fraction",
+    "frame_support", "has_support", "lattice", "noise_fraction", "own_amplitude", "own_d_prime", "has_own",
+    "main_px", "faint_share",
 )  # fmt: skip
 NEIGHBOURS = 6
 REACH_SIGMAS, FAR_SIGMAS = 4.0, 12.0
 # Few peaks of a frame with single atoms are atoms: its clear ones are those half as high as what 3 % exceed.
 TOP = 0.97
+# Natural logarithm of the least relative height of a main column.
+MAIN = -1.0
 # Nobody is asked to accept what is more likely noise, nor to refuse what is more likely a column than this.
 LEAST_P, MOST_P = 0.2, 0.5
 
@@ -53,6 +56,8 @@ class Peaks:
     lattice : bool
     noise_fraction : float
         Part of the band-passed variance that is noise.
+    own_height, own_noise : ndarray, shape (N,)
+        Height with the light of all other peaks taken away, and the noise that the fit leaves; NaN where there was no such fit.
     """
 
     yx_px: FloatArray = field(repr=False)
@@ -64,6 +69,8 @@ class Peaks:
     column_sigma_px: float
     lattice: bool
     noise_fraction: float
+    own_height: FloatArray = field(repr=False)
+    own_noise: FloatArray = field(repr=False)
 
 
 def _logit(p: FloatArray) -> FloatArray:
@@ -81,10 +88,12 @@ def _log_z(z: FloatArray) -> FloatArray:
     return np.asarray(np.log1p(np.clip(np.nan_to_num(z), 0.0, 60.0)))
 
 
-def _company(peaks: Peaks, logit: FloatArray, relative: FloatArray, amplitude: FloatArray) -> tuple[FloatArray, ...]:
-    """What the neighbours show: distance and height of the nearest brighter peak, means over the six nearest others."""
+def _company(
+    peaks: Peaks, logit: FloatArray, relative: FloatArray, amplitude: FloatArray, main: NDArray[np.bool_]
+) -> tuple[FloatArray, ...]:
+    """What the neighbours show: nearest brighter peak, means over the six nearest others, nearest main column of the frame."""
     sigma = peaks.column_sigma_px
-    near, distance, brighter, apart = neighbourhood(peaks.yx_px, relative, NEIGHBOURS, REACH_SIGMAS * sigma)
+    near, distance, brighter, apart, clear = neighbourhood(peaks.yx_px, relative, main, NEIGHBOURS, REACH_SIGMAS * sigma)
     there = near >= 0
     weight = there / np.maximum(there.sum(1, keepdims=True), 1)
     alone = ~there.any(1)
@@ -95,6 +104,21 @@ def _company(peaks: Peaks, logit: FloatArray, relative: FloatArray, amplitude: F
         np.where(alone, -7.0, (weight * np.where(there, logit[near], 0.0)).sum(1)),
         np.where(alone, -4.0, (weight * np.where(there, amplitude[near], 0.0)).sum(1)),
         np.where(alone, FAR_SIGMAS, np.minimum((weight * np.where(there, distance, 0.0)).sum(1) / sigma, FAR_SIGMAS)),
+        np.minimum(clear / sigma, FAR_SIGMAS),
+    )
+
+
+def _own(peaks: Peaks, clear: NDArray[np.bool_], d_prime: FloatArray, amplitude: FloatArray) -> tuple[FloatArray, ...]:
+    """Height and significance without the light of others; where there was no such fit, those with it, and a mark."""
+    known = np.isfinite(peaks.own_height)
+    height, noise = np.nan_to_num(peaks.own_height), np.nan_to_num(peaks.own_noise)
+    some = clear & known
+    typical = float(np.quantile(height[some], 0.75)) if some.any() else 1.0
+    z = np.sqrt(np.pi) * peaks.column_sigma_px * height / np.maximum(noise, 1e-30)
+    return (
+        np.where(known, _log_ratio(height, typical), amplitude),
+        np.where(known, _log_z(z), _log_z(d_prime)),
+        known.astype(np.float64),
     )
 
 
@@ -110,6 +134,11 @@ def features(peaks: Peaks) -> Array32:
     typical = max(float(np.quantile(relative[clear], 0.75)), 1e-30)
     logit, amplitude = _logit(peaks.height), _log_ratio(relative, typical)
     support = _logit(np.where(known, peaks.support, 0.5))
+    own = _own(peaks, clear, fit.d_prime, amplitude)
+    tall = own[0] > MAIN
+    *company, nearest_main = _company(peaks, logit, relative, amplitude, clear & tall)
+    # one faint peak is a stray; as many as main columns are a second kind
+    faint_share = float(np.count_nonzero(clear & ~tall)) / max(int(np.count_nonzero(clear & tall)), 1)
     columns = (
         logit,
         np.full(count, _logit(np.array([top]))[0]),
@@ -122,12 +151,15 @@ def features(peaks: Peaks) -> Array32:
         np.clip(np.nan_to_num(fit.slope) / typical, 0.0, 3.0),
         np.clip(np.nan_to_num(fit.background) / typical, -3.0, 3.0),
         fit.inside,
-        *_company(peaks, logit, relative, amplitude),
+        *company,
         support,
         np.full(count, np.quantile(support[known], 0.9) if known.any() else 0.0),
         known.astype(np.float64),
         np.full(count, float(peaks.lattice)),
         np.full(count, peaks.noise_fraction),
+        *own,
+        nearest_main,
+        np.full(count, min(faint_share, 2.0)),
     )
     return np.stack(columns, 1).astype(np.float32)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.detect.candidate_features import fitted_candidates
-from atomid_live.detect.dog import DogDetector
+from atomid_live.detect.dog import CLEAN_FRACTION, DogDetector
 from atomid_live.detect.dog_filter import band_pass
 from atomid_live.detect.judge import Peaks
 from atomid_live.detect.local_contrast import local_contrast
 from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.peaks import find_peaks, parabola
+from atomid_live.detect.refine import Refined, refine
 from atomid_live.detect.resample import to_canonical
 from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale, sparse_noise
 from atomid_live.detect.support import support, translations
@@ -55,8 +56,8 @@ class Look:
         The frame with bright columns, and what its pixels say of the scale.
     peaks : Peaks
         Peaks of the map in pixels of the frame, highest first.
-    first : ndarray, shape (N, 3)
-        y, x and height of their quick fits.
+    refined : Refined
+        Their fits on the raw pixels.
     spacing_px : float
         The network's mean spacing in pixels of the frame.
     """
@@ -64,7 +65,7 @@ class Look:
     prepared: Prepared
     scale: Scale
     peaks: Peaks
-    first: FloatArray = field(repr=False)
+    refined: Refined
     spacing_px: float
 
 
@@ -164,6 +165,7 @@ class Looker:
     def __init__(self, network: Network, detect: DetectSettings | None = None, frame: FrameSettings | None = None) -> None:
         self._network = network
         self._dog = DogDetector(detect, frame)
+        self._full = detect is None or detect.refine == "full"
 
     def look(self, pixels: NDArray[Any]) -> Look | None:
         """Show a frame (rows, cols) to the network, again at another scale if it finds columns narrower, wider or hardly any.
@@ -186,11 +188,16 @@ class Looker:
             best = max(others, key=lambda other: other.merit, default=sight)
             sight = best if best.merit > CONVINCING else sight
         fit, first = fitted_candidates(prepared.image, sight.yx_px, sight.column_sigma_px)
+        refined = refine(
+            prepared.image, sight.yx_px, sight.column_sigma_px, fit_width=scale.noise_fraction < CLEAN_FRACTION, first=first,
+            subtract=self._full,
+        )  # fmt: skip
+        own = refined.amplitude if self._full else np.full(len(refined.amplitude), NAN)
         peaks = Peaks(
             sight.yx_px, sight.height, sight.sharpness, fit, sight.significance, sight.support, sight.column_sigma_px,
-            scale.kind == "lattice", scale.noise_fraction,
+            scale.kind == "lattice", scale.noise_fraction, own, refined.noise,
         )  # fmt: skip
-        return Look(prepared, scale, peaks, first, sight.spacing_px)
+        return Look(prepared, scale, peaks, refined, sight.spacing_px)
 
     def _settle(self, image: Image, sigma_px: float, scale: Scale) -> _Sight:
         """Run the network at a scale, and at the one that it finds there as long as it then sees no less."""

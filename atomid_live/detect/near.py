@@ -53,14 +53,14 @@ def nearest_px(yx_px: FloatArray, typical_px: float) -> FloatArray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _neighbourhood(yx, amplitude, order, start, size, low_y, low_x, rows, cols, near, distance, brighter, apart):  # type: ignore[no-untyped-def]
+def _neighbourhood(yx, amplitude, main, order, start, size, low_y, low_x, rows, cols, near, distance, brighter, apart, clear):  # type: ignore[no-untyped-def]
     count = near.shape[1]
     best = np.empty(count)
     for i in range(len(yx)):
         r0 = min(rows - 1, int((yx[i, 0] - low_y) / size))
         c0 = min(cols - 1, int((yx[i, 1] - low_x) / size))
         held = 0
-        least = np.inf
+        least = closest = np.inf
         for r in range(max(0, r0 - 2), min(rows, r0 + 3)):
             for c in range(max(0, c0 - 2), min(cols, c0 + 3)):
                 for k in range(start[r * cols + c], start[r * cols + c + 1]):
@@ -68,6 +68,8 @@ def _neighbourhood(yx, amplitude, order, start, size, low_y, low_x, rows, cols, 
                     if j == i:
                         continue
                     d = (yx[j, 0] - yx[i, 0]) ** 2 + (yx[j, 1] - yx[i, 1]) ** 2
+                    if d < closest and main[j]:
+                        closest = d
                     if d < least and amplitude[j] > amplitude[i]:
                         least = d
                         brighter[i] = j
@@ -83,13 +85,13 @@ def _neighbourhood(yx, amplitude, order, start, size, low_y, low_x, rows, cols, 
                     held = min(held + 1, count)
         for k in range(held):
             distance[i, k] = np.sqrt(best[k])
-        apart[i] = np.sqrt(least)
+        apart[i], clear[i] = np.sqrt(least), np.sqrt(closest)
 
 
 def neighbourhood(
-    yx_px: FloatArray, amplitude: FloatArray, count: int, typical_px: float
-) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
-    """The `count` nearest others of each of the positions (N, 2), N >= 1, and the nearest that is brighter.
+    yx_px: FloatArray, amplitude: FloatArray, main: NDArray[np.bool_], count: int, typical_px: float
+) -> tuple[IntArray, FloatArray, IntArray, FloatArray, FloatArray]:
+    """The `count` nearest others of each of the positions (N, 2), N >= 1, the nearest that is brighter, and the nearest `main`.
 
     Only others within two to three times `typical_px` are looked at.
 
@@ -103,13 +105,15 @@ def neighbourhood(
         Number of the nearest brighter one, -1 for none.
     ndarray, shape (N,)
         Its distance; infinity for none.
+    ndarray, shape (N,)
+        Distance of the nearest other that is `main`; infinity for none.
     """
     size = len(yx_px)
     near, distance = np.full((size, count), -1, np.int64), np.full((size, count), np.inf)
-    brighter, apart = np.full(size, -1, np.int64), np.full(size, np.inf)
+    brighter, apart, clear = np.full(size, -1, np.int64), np.full(size, np.inf), np.full(size, np.inf)
     bins = sort_into_bins(yx_px, typical_px)
     _neighbourhood(
-        yx_px, amplitude, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols,
-        near, distance, brighter, apart,
+        yx_px, amplitude, main, bins.order, bins.start, bins.size_px, *bins.low_yx_px, bins.rows, bins.cols,
+        near, distance, brighter, apart, clear,
     )  # fmt: skip
-    return near, distance, brighter, apart
+    return near, distance, brighter, apart, clear

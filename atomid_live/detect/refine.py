@@ -64,6 +64,13 @@ class Refined:
     column_sigma_px: float = float("nan")
     outside: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_), repr=False)
 
+    def take(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Refined:
+        """Some of the columns, by mask or by number."""
+        return Refined(
+            self.yx_px[which], self.sigma_yx_px[which], self.amplitude[which], self.background[which], self.noise[which],
+            self.failed[which], self.at_edge[which], self.column_sigma_px, self.outside[which],
+        )  # fmt: skip
+
 
 @njit(nogil=True, cache=True)
 def solve4(m: FloatArray, v: FloatArray) -> bool:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from atomid_live.detect.columns import collect
-from atomid_live.detect.dog import CLEAN_FRACTION, separation_px
+from atomid_live.detect.columns import assemble
+from atomid_live.detect.dog import separation_px
 from atomid_live.detect.judge import Judge, best_threshold, features
 from atomid_live.detect.look import Look, Looker
 from atomid_live.detect.normalise import prepare
@@ -94,16 +94,12 @@ class UnetDetector:
         peaks = look.peaks
         score = self._judge.probability(features(peaks))
         keep = score >= (best_threshold(score) if self._detect.threshold is None else self._detect.threshold)
-        found = collect(
+        found = assemble(
             look.prepared,
-            peaks.yx_px[keep],
+            look.refined.take(keep),
             score[keep],
-            peaks.column_sigma_px,
             least_px=self._least_separation_px(look, frame.pixel_size_yx_nm),
             plane_px=look.scale.plane_px,
-            fit_width=look.scale.noise_fraction < CLEAN_FRACTION,
-            first=look.first[keep],
-            mode=self._detect.refine,
         )
         odd = look.scale.kind == "lattice" and not agree(found.spacing_px, look.spacing_px)
         return replace(found, frame_flags=found.frame_flags | int(Flag.SPACING_ODD)) if odd else found

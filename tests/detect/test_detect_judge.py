@@ -28,7 +28,7 @@ def _peaks(gain: float = 1.0, offset: float = 0.0) -> Peaks:
     image = render(yx, np.linspace(400, 900, len(yx)), SIGMA, SHAPE) + np.random.default_rng(0).normal(5, 1.0, SHAPE)
     fit = candidate_features((gain * image + offset).astype(np.float32), yx, SIGMA)
     nothing = np.full(len(yx), np.nan)
-    return Peaks(yx, height, 0.3 * height, fit, nothing, nothing, SIGMA, True, 0.1)
+    return Peaks(yx, height, 0.3 * height, fit, nothing, nothing, SIGMA, True, 0.1, nothing, nothing)
 
 
 def _identity(bias: float = 0.0) -> Judge:
@@ -58,15 +58,17 @@ def test_features_of_lattice_and_of_a_lone_peak() -> None:
     alone = replace(
         one, yx_px=one.yx_px[:1], height=one.height[:1], sharpness=one.sharpness[:1], fit=few,
         significance=np.array([7.0]), support=np.array([np.nan]), lattice=False,
+        own_height=np.array([3.0]), own_noise=np.array([1.0]),
     )  # fmt: skip
     lone = dict(zip(FEATURES, features(alone)[0], strict=True))
+    assert lone["has_own"] == 1.0 and lone["own_d_prime"] == pytest.approx(np.log1p(3 * np.sqrt(np.pi) * SIGMA), rel=1e-5)
     assert lone["company_px"] == lone["brighter_px"] == 12.0 and lone["significance"] == pytest.approx(np.log(8.0))
 
 
 def test_no_peak_has_no_features() -> None:
     none = candidate_features(np.zeros(SHAPE, np.float32), np.empty((0, 2)), SIGMA)
     empty = np.empty(0)
-    seen = features(Peaks(np.empty((0, 2)), empty, empty, none, empty, empty, SIGMA, False, 1.0))
+    seen = features(Peaks(np.empty((0, 2)), empty, empty, none, empty, empty, SIGMA, False, 1.0, empty, empty))
     assert seen.shape == (0, len(FEATURES)) and len(_identity().probability(seen)) == 0
 
 
@@ -102,7 +104,7 @@ def test_threshold_is_where_the_expected_f1_is_greatest() -> None:
 def test_neighbourhood_agrees_with_all_pairs() -> None:
     rng = np.random.default_rng(2)
     yx, tall = rng.uniform(0, 100, (300, 2)), rng.random(300)
-    near, distance, brighter, apart = neighbourhood(yx, tall, 6, 12.0)
+    near, distance, brighter, apart, clear = neighbourhood(yx, tall, tall > 0.7, 6, 12.0)
     every = np.hypot(*(yx[:, None] - yx[None]).transpose(2, 0, 1)) + 1e9 * np.eye(300)
     order = np.argsort(every, 1)[:, :6]
     within = np.take_along_axis(every, order, 1) < 24.0
@@ -112,7 +114,9 @@ def test_neighbourhood_agrees_with_all_pairs() -> None:
     known = taller.min(1) < 24.0
     assert apart[known] == pytest.approx(taller.min(1)[known])
     assert np.array_equal(brighter[known], taller.argmin(1)[known])
-    assert (neighbourhood(yx[:1], tall[:1], 6, 12.0)[0] == -1).all()
+    marked = np.where(tall[None] > 0.7, every, np.inf).min(1)
+    assert clear[marked < 24.0] == pytest.approx(marked[marked < 24.0])
+    assert (neighbourhood(yx[:1], tall[:1], tall[:1] > 0.7, 6, 12.0)[0] == -1).all()
 
 
 def test_a_lattice_of_the_map_supports_its_sites_and_nothing_else() -> None:
