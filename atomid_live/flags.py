@@ -28,6 +28,7 @@ class Flag(IntFlag):
     DISPLAY_SCALED = 1 << 14
     SPACING_ODD = 1 << 15
     PIXEL_SIZE_ODD = 1 << 23
+    MODEL_OUT_OF_RANGE = 1 << 29
     # drift
     SEGMENT_START = 1 << 16
     MODULO_LATTICE = 1 << 17
@@ -69,6 +70,10 @@ MEANING: dict[Flag, str] = {
     Flag.DRIFT_LOST: "frame shares too little with the reference to be registered",
     Flag.CLOCK_STEP: "wall clock jumped; times before and after do not compare",
     Flag.SEVERAL_LATTICES: "columns form more than one lattice (grains, phases, twin, twist)",
+    Flag.MODEL_OUT_OF_RANGE: (
+        "dose, scale or texture of the frame is outside what the network was trained on; where scale or texture is, the "
+        "classical detector has answered"
+    ),
     Flag.STRAIN_INVALID: "strain of this frame is not valid; the reason stands beside it",
     Flag.FEW_NEIGHBOURS: "too few lattice neighbours for a strain tensor",
     Flag.REFERENCE_PENDING: "the strain reference is still being collected",

@@ -33,6 +33,8 @@ TOP = 0.97
 MAIN = -1.0
 # Nobody is asked to accept what is more likely noise, nor to refuse what is more likely a column than this.
 LEAST_P, MOST_P = 0.2, 0.5
+# Strays are fewer than this part of the main columns, or this far from them, and must stand out this much.
+STRAY_SHARE, STRAY_SIGMAS, STRAY_Z, CLEAN = 0.08, 4.0, 5.0, 0.22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,3 +214,25 @@ def best_threshold(probability: FloatArray) -> float:
     found = np.cumsum(p)
     gain = 2.0 * found / (np.arange(1, len(p) + 1) + found[-1])
     return float(np.clip(p[int(np.argmax(gain))], LEAST_P, MOST_P))
+
+
+def chosen(score: FloatArray, seen: Array32) -> NDArray[np.bool_]:
+    """Which peaks are columns, (N,): probable enough for the frame, and in a clean lattice no strays.
+
+    A faint peak of a clean lattice that comes with few of its like, or far from the main columns, is a stray: noise in a
+    hole, dirt, the hint of a column that cannot be seen. It must stand out by itself.
+
+    Parameters
+    ----------
+    score : ndarray, shape (N,)
+        Probabilities.
+    seen : ndarray, shape (N, len(FEATURES))
+        From `features`.
+    """
+    keep = score >= best_threshold(score)
+    column = {name: seen[:, FEATURES.index(name)] for name in ("own_amplitude", "own_d_prime", "main_px", "lattice")}
+    clean = (column["lattice"] > 0.5) & (seen[:, FEATURES.index("noise_fraction")] < CLEAN)
+    faint = column["own_amplitude"] < MAIN
+    share = np.count_nonzero(keep & faint) / max(int(np.count_nonzero(keep & ~faint)), 1)
+    stray = faint & ((column["main_px"] > STRAY_SIGMAS) | (share < STRAY_SHARE))
+    return np.asarray(keep & ~(clean & stray & (column["own_d_prime"] < np.log1p(STRAY_Z))))

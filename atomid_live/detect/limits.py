@@ -53,7 +53,7 @@ def pixel_size_contradiction(found: Detections, pixel_size_yx_nm: tuple[float, f
 def lattice_d_prime(scale: Scale) -> float:
     """Detectability of a typical bright column from the noise share of the band-passed frame; NaN without a lattice.
 
-    Within 30 % from d' 2 to 25 on metal sublattices of MoS2, ReS2 and SrTiO3.
+    Within 40 % from d' 2 to 25 on metal sublattices of MoS2, ReS2 and SrTiO3.
     """
     if scale.kind != "lattice":
         return NAN

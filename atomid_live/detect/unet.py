@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from atomid_live.detect.columns import assemble
-from atomid_live.detect.dog import separation_px
-from atomid_live.detect.judge import Judge, best_threshold, features
+from atomid_live.detect.dog import DogDetector, separation_px
+from atomid_live.detect.judge import Judge, chosen, features
+from atomid_live.detect.limits import out_of_range
 from atomid_live.detect.look import Look, Looker
 from atomid_live.detect.normalise import prepare
 from atomid_live.errors import ModelError
@@ -53,6 +54,11 @@ def agree(spacing_px: float, learned_px: float) -> bool:
     return not np.isfinite(ratio) or 1.0 / SPACING_AGREES < ratio < SPACING_AGREES
 
 
+def flagged(found: Detections, frame_flags: int) -> Detections:
+    """The same answer with more bits that concern the frame."""
+    return replace(found, frame_flags=found.frame_flags | frame_flags) if frame_flags else found
+
+
 class UnetDetector:
     """Network detector on a processor (protocols.Detector).
 
@@ -73,6 +79,7 @@ class UnetDetector:
         self._engine = engine
         self._detect = detect or DetectSettings()
         self._looker = Looker(network, detect, frame)
+        self._classical = DogDetector(detect, frame)
         self._judge = read_judge(engine)
 
     @property
@@ -91,9 +98,15 @@ class UnetDetector:
         if look is None:
             constant = prepare(frame.pixels).frame_flags
             return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | constant)
+        beyond = out_of_range(look.scale, frame.shape, look.peaks.height)
+        outside = int(Flag.MODEL_OUT_OF_RANGE) if beyond.worst > 1.0 else 0
+        # at low dose the network is the better of the two even where it has seen no lower one
+        if max(beyond.scale, beyond.texture) > 1.0 and self._detect.threshold is None:
+            return flagged(self._classical.detect(frame), outside)
         peaks = look.peaks
-        score = self._judge.probability(features(peaks))
-        keep = score >= (best_threshold(score) if self._detect.threshold is None else self._detect.threshold)
+        seen = features(peaks)
+        score = self._judge.probability(seen)
+        keep = chosen(score, seen) if self._detect.threshold is None else score >= self._detect.threshold
         found = assemble(
             look.prepared,
             look.refined.take(keep),
@@ -102,7 +115,7 @@ class UnetDetector:
             plane_px=look.scale.plane_px,
         )
         odd = look.scale.kind == "lattice" and not agree(found.spacing_px, look.spacing_px)
-        return replace(found, frame_flags=found.frame_flags | int(Flag.SPACING_ODD)) if odd else found
+        return flagged(found, outside | (int(Flag.SPACING_ODD) if odd else 0))
 
     def _least_separation_px(self, look: Look, pixel_size_yx_nm: tuple[float, float]) -> float | None:
         if self._detect.min_separation is None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from atomid_live.detect.candidate_features import candidate_features
-from atomid_live.detect.judge import FEATURES, LEAST_P, MOST_P, Judge, Peaks, best_threshold, features
+from atomid_live.detect.judge import FEATURES, LEAST_P, MOST_P, Judge, Peaks, best_threshold, chosen, features
 from atomid_live.detect.near import neighbourhood
 from atomid_live.detect.support import support, translations
 from atomid_live.simulate.imaging import render
@@ -136,3 +136,25 @@ def test_noise_has_no_translations() -> None:
     noise = np.random.default_rng(3).random(SHAPE, np.float32) ** 8
     assert len(translations(noise, 4.0)) == 0 and len(translations(noise[:40], 4.0)) == 0
     assert np.isnan(support(noise, np.array([[5.0, 5.0]]), np.empty((0, 2), np.int64))).all()
+
+
+def test_strays_of_a_clean_lattice_must_stand_out() -> None:
+    count = 40
+    seen = np.zeros((count, len(FEATURES)), np.float32)
+    column = {name: n for n, name in enumerate(FEATURES)}
+    seen[:, column["lattice"]], seen[:, column["noise_fraction"]], seen[:, column["main_px"]] = 1.0, 0.1, 3.0
+    seen[:, column["own_d_prime"]] = np.log1p(3.0)
+    seen[38:, column["own_amplitude"]] = -1.6
+    score = np.full(count, 0.9)
+    assert chosen(score, seen).sum() == 38
+    bold = seen.copy()
+    bold[38:, column["own_d_prime"]] = np.log1p(6.0)
+    assert chosen(score, bold).all()
+    many = seen.copy()
+    many[20:, column["own_amplitude"]] = -1.6
+    assert chosen(score, many).all()
+    many[39, column["main_px"]] = 7.0
+    assert chosen(score, many).sum() == 39
+    noisy = seen.copy()
+    noisy[:, column["noise_fraction"]] = 0.6
+    assert chosen(score, noisy).all() and not chosen(np.full(count, 0.1), noisy).any()

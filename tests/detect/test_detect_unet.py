@@ -154,3 +154,21 @@ def test_padding_is_zero_and_keeps_the_corner() -> None:
     out = padded(image)
     assert out.shape == (128, 192) and np.array_equal(out[:70, :129], image)
     assert not out[70:].any() and not out[:, 129:].any()
+
+
+def test_a_frame_the_network_does_not_know_goes_to_the_classical_detector(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atomid_live.detect import unet
+    from atomid_live.detect.limits import OutOfRange
+
+    pixels, _ = _crystal("mos2", 0.0124, 3)
+    frame = _frame(pixels)
+    monkeypatch.setattr(unet, "out_of_range", lambda *_: OutOfRange(texture=1.3))
+    detector = UnetDetector(open_network(engine, "openvino", 1), engine)
+    found, classical = detector.detect(frame), dog.DogDetector().detect(frame)
+    assert found.frame_flags & Flag.MODEL_OUT_OF_RANGE
+    assert np.array_equal(found.yx_px, classical.yx_px)
+    monkeypatch.setattr(unet, "out_of_range", lambda *_: OutOfRange(dose=1.3))
+    faint = detector.detect(frame)
+    assert faint.frame_flags & Flag.MODEL_OUT_OF_RANGE and not np.array_equal(faint.score, classical.score)
