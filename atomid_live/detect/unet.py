@@ -98,7 +98,8 @@ class UnetDetector:
         if look is None:
             constant = prepare(frame.pixels).frame_flags
             return Detections.empty(int(Flag.EMPTY | Flag.NO_SCALE) | constant)
-        beyond = out_of_range(look.scale, frame.shape, look.peaks.height)
+        settled = replace(look.scale, column_sigma_px=look.peaks.column_sigma_px)
+        beyond = out_of_range(settled, frame.shape, look.peaks.height)
         outside = int(Flag.MODEL_OUT_OF_RANGE) if beyond.worst > 1.0 else 0
         # at low dose the network is the better of the two even where it has seen no lower one
         if max(beyond.scale, beyond.texture) > 1.0 and self._detect.threshold is None:
