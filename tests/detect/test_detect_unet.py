@@ -103,7 +103,7 @@ def test_a_higher_threshold_keeps_a_part(engine: Engine, detector: UnetDetector)
     assert few.score.min() >= 0.8
 
 
-@pytest.mark.parametrize("wrong", [0.6, 1.6])
+@pytest.mark.parametrize("wrong", [0.65, 1.6])
 def test_a_wrong_scale_costs_no_column(detector: UnetDetector, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     pixels, truth = _crystal("res2", 0.0131, 7)
     original = dog.estimate_scale
