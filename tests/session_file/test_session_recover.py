@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from atomid_live.errors import RecordingError
 from atomid_live.session_file import SessionFolder, SessionInfo, SessionRecord, find_latest, read_session, reopen
+from atomid_live.session_file.journal import Journal
 from atomid_live.types import Refused, Result
 
 Make = Callable[..., Result]
@@ -43,6 +45,12 @@ def check(path: Path) -> SessionRecord:
 
 
 @pytest.fixture
+def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reaches a file is the question, not when."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
 def killed(tmp_path: Path, result: Make, refused: Callable[..., Refused]) -> Path:
     """A session of four frames that was never finished."""
     folder = SessionFolder.create(tmp_path / "made", INFO)
@@ -54,27 +62,60 @@ def killed(tmp_path: Path, result: Make, refused: Callable[..., Refused]) -> Pat
     return folder.path
 
 
-def cuts(whole: bytes, step: int) -> list[int]:
-    """Places in the last two lines, and all near their ends."""
+def put(path: Path, data: bytes) -> None:
+    """Write a file anew; writing over one may wait for the disk."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
+def kind(byte: int) -> str:
+    """What a byte is to a parser; each mark of its own is its own kind."""
+    text = chr(byte)
+    return "letter" if text.isalpha() else "digit" if text.isdigit() else text
+
+
+def cuts(whole: bytes) -> list[int]:
+    """In the last two lines: a place for each pair of kinds of byte that a cut can part, and all places near the ends.
+
+    No cut inside a line leaves it whole, so that pairs of a kind differ only in where they stand; that the journal sees it so
+    at every byte is tested by itself.
+    """
     ends = [at for at, byte in enumerate(whole) if byte == 10]
     near = {end + offset for end in ends[-3:] for offset in range(-25, 3)}
-    inside = range(ends[-3] + 1, len(whole) + 1)
-    return sorted(set(inside[::step]) | near.intersection(inside))
+    parted = dict[tuple[bool, str, str], int]()
+    for cut in range(ends[-3] + 2, len(whole)):
+        parted.setdefault((cut > ends[-2] + 1, kind(whole[cut - 1]), kind(whole[cut])), cut)
+    return sorted(set(parted.values()) | near.intersection(range(ends[-3] + 1, len(whole) + 1)))
 
 
-@pytest.mark.parametrize("step", [pytest.param(61, id="sparse"), pytest.param(1, id="every byte", marks=pytest.mark.slow)])
-def test_cut_in_the_lines_of_processed_frames(
-    killed: Path, tmp_path: Path, result: Make, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # what reaches the file is the question, not when
+def test_the_journal_counts_whole_lines_and_goes_on_wherever_it_is_cut(killed: Path, tmp_path: Path, fast_disk: None) -> None:
+    """At every byte of a processed frame's line, and about the end of the one before, without the rest of the folder."""
+    whole = (killed / "frames.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    last, ends = b"".join(lines[-2:]), (len(lines[-2]) - 1, len(lines[-2]) + len(lines[-1]) - 1)
+    first = json.loads(lines[-2])["sequence"]
+    for cut in range(len(lines[-2]) - 25, len(last) + 1):
+        left = last[:cut]
+        put(tmp_path / "frames.jsonl", left)
+        journal = Journal(tmp_path, new=False)
+        journal.settle()
+        kept = sum(cut >= end for end in ends)  # a line is whole even without its line feed
+        assert journal.next_sequence == (first + kept if kept else 0)
+        journal.append({"kind": "frame", "sequence": first + kept})
+        journal.close()
+        assert (tmp_path / "frames.jsonl").read_bytes().startswith(left)
+        assert [record["sequence"] for record in journal.frames()] == list(range(first, first + kept + 1))
+
+
+def test_cut_in_the_lines_of_processed_frames(killed: Path, tmp_path: Path, result: Make, fast_disk: None) -> None:
     whole = (killed / "frames.jsonl").read_bytes()
     ends = [at for at, byte in enumerate(whole) if byte == 10]
     wanted = {name: (killed / name).read_bytes() for name in ("drift.csv", "strain.csv")}
     path = tmp_path / "cut"
-    for cut in cuts(whole, step):
+    for cut in cuts(whole):
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(killed, path)
-        (path / "frames.jsonl").write_bytes(whole[:cut])
+        put(path / "frames.jsonl", whole[:cut])
         folder = reopen(path)
         kept = sum(cut >= end for end in ends)  # a line is whole even without its line feed
         assert folder.next_sequence == kept
@@ -89,19 +130,17 @@ def test_cut_in_the_lines_of_processed_frames(
             assert all((path / name).read_bytes().startswith(text) for name, text in wanted.items())
 
 
-def test_cut_at_every_byte_of_the_last_two_lines(
-    tmp_path: Path, refused: Callable[..., Refused], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def test_cut_at_every_byte_of_the_last_two_lines(tmp_path: Path, refused: Callable[..., Refused], fast_disk: None) -> None:
     folder = SessionFolder.create(tmp_path, INFO)
     for number in range(3):
         folder.refuse(refused(number))
     folder.close()
-    journal = folder.path / "frames.jsonl"
-    whole = journal.read_bytes()
+    journal, about = folder.path / "frames.jsonl", folder.path / "session.json"
+    whole, begun = journal.read_bytes(), about.read_bytes()
     ends = [at for at, byte in enumerate(whole) if byte == 10]
     for cut in range(ends[0] + 1, len(whole) + 1):
-        journal.write_bytes(whole[:cut])
+        put(journal, whole[:cut])
+        put(about, begun)
         again = reopen(folder.path)
         kept = sum(cut >= end for end in ends)
         assert again.next_sequence == kept
@@ -115,11 +154,14 @@ def test_cut_at_every_byte_of_the_last_two_lines(
 
 
 @pytest.mark.parametrize("name", ["drift.csv", "strain.csv"])
-def test_a_table_cut_anywhere_is_written_again_as_it_was(killed: Path, name: str) -> None:
+def test_a_table_cut_anywhere_is_written_again_as_it_was(killed: Path, name: str, fast_disk: None) -> None:
     whole = (killed / name).read_bytes()
+    begun = {other: (killed / other).read_bytes() for other in ("frames.jsonl", "session.json")}
     last_row = whole.rstrip(b"\n").rfind(b"\n")
     for cut in (0, 7, *range(last_row - 3, len(whole))):
-        (killed / name).write_bytes(whole[:cut])
+        put(killed / name, whole[:cut])
+        for other, data in begun.items():  # each reopening adds to these
+            put(killed / other, data)
         reopen(killed).close()
         assert (killed / name).read_bytes() == whole, cut
     (killed / name).write_bytes(whole[:-40] + b"\0" * 40)
