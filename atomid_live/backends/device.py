@@ -18,6 +18,7 @@ from atomid_live.backends.device_chain import Chain, Seen
 from atomid_live.backends.engine import Engine
 from atomid_live.detect.columns import _odd
 from atomid_live.detect.dog import CLEAN_FRACTION, DogDetector, separation_px
+from atomid_live.detect.limits import out_of_range
 from atomid_live.detect.look import (
     CONVINCING,
     FLOOR,
@@ -36,7 +37,7 @@ from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.refine import FAILED_SIGMA, LOW_DOSE, MOST_LOW_DOSE, _common
 from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale
 from atomid_live.detect.support import translations
-from atomid_live.detect.unet import agree, read_judge
+from atomid_live.detect.unet import agree, flagged, read_judge
 from atomid_live.flags import Flag
 from atomid_live.kernels.frame_params import MapRule, canonical_shape, fill
 from atomid_live.kernels.judge import DeviceJudge
@@ -141,7 +142,12 @@ class DeviceDetector:
         if not oriented.scale.found:
             return none
         seen, sigma = self._look(frame, prepared, oriented)
-        return _detections(seen, prepared.frame_flags, oriented.scale, sigma)
+        settled = replace(oriented.scale, column_sigma_px=sigma)
+        beyond = out_of_range(settled, frame.shape, seen.answer[:, Answer.HEIGHT])
+        outside = int(Flag.MODEL_OUT_OF_RANGE) if beyond.worst > 1.0 else 0
+        if max(beyond.scale, beyond.texture) > 1.0 and self._detect.threshold is None:
+            return flagged(self._dog.detect(frame), outside)
+        return flagged(_detections(seen, prepared.frame_flags, oriented.scale, sigma), outside)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Allocate, compile and capture for frames of this shape that need no reduction."""

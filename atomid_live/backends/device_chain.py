@@ -31,8 +31,8 @@ class Seen:
 
     Attributes
     ----------
-    answer : ndarray, shape (N, 9), float64
-        Columns of `kernels.layout.Answer`, those suppressed included.
+    answer : ndarray, shape (N, 10), float64
+        Columns of `kernels.layout.Answer`, one row per candidate, chosen or not.
     found : int
         Peaks of the map; when larger than the room, `answer` is not complete.
     fitted_sigma_px : float
@@ -175,8 +175,9 @@ class Chain:
         heat, sizes = self.infer()
         self._sizes.copy_(sizes)
         stages.peaks(run, b, heat)
-        stages.choose(run, b, heat, self.judge, self._kind)
+        stages.place(run, b, heat)
         stages.refine(run, b)
+        stages.choose(run, b, heat, self.judge, self._kind)
         stages.collect(run, b)
 
     def replay(self) -> None:

@@ -113,8 +113,9 @@ def stages_alone(table: Table, machine: Machine, engine: Engine) -> None:
             "normalise": lambda: stages.normalise(run, b, chain.raw),
             "network (torch fp32)": chain.infer,
             "peaks": lambda: stages.peaks(run, b, heat),
-            "judge": lambda: stages.choose(run, b, heat, chain.judge, "lattice"),
+            "place": lambda: stages.place(run, b, heat),
             "refine": lambda: stages.refine(run, b),
+            "judge": lambda: stages.choose(run, b, heat, chain.judge, "lattice"),
             "collect": lambda: stages.collect(run, b),
             "copy out": chain.copy_out,
         }

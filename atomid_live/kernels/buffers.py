@@ -43,6 +43,8 @@ class Buffers:
     start: Any = field(repr=False)
     start_score: Any = field(repr=False)
     significance: Any = field(repr=False)
+    sharpness: Any = field(repr=False)
+    chosen: Any = field(repr=False)
     tables: Any = field(repr=False)
     edges: Any = field(repr=False)
     company: Any = field(repr=False)
@@ -77,6 +79,7 @@ def allocate(shape: tuple[int, int], padded: tuple[int, int], room: int, device:
         where=torch.zeros(room, **whole), height=torch.zeros(room, **single),
         score=torch.zeros(room, **double), start=torch.zeros((room, 2), **double), start_score=torch.zeros(room, **double),
         significance=torch.zeros(room, **double),
+        sharpness=torch.zeros(room, **double), chosen=torch.zeros(room, **whole),
         tables=torch.zeros((2, room, len(Column)), **double), edges=torch.zeros((2, bins), **whole),
         company=torch.zeros((2, near), **whole),
         terms=torch.zeros((room, len(Pool)), **double), pool=torch.zeros(len(Pool), **double),

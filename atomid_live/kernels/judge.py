@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import pi, sqrt
+from math import log1p, pi, sqrt
 from typing import Any
 
 from atomid_live.detect.candidate_features import MOST_SIGNIFICANT, TYPICAL_QUANTILE
-from atomid_live.detect.judge import LEAST_P, MOST_P, TOP, Judge
+from atomid_live.detect.judge import (
+    CLEAN,
+    FEATURES,
+    LEAST_P,
+    MAIN,
+    MOST_P,
+    STRAY_SHARE,
+    STRAY_SIGMAS,
+    STRAY_Z,
+    TOP,
+    Judge,
+)
 from atomid_live.detect.look import STANDS_OUT
 from atomid_live.kernels.buffers import Buffers
 from atomid_live.kernels.launch import Launcher
-from atomid_live.kernels.layout import Fit, Param, State
+from atomid_live.kernels.layout import Column, Fit, Param, State
 
 # Sums of probabilities are made of whole numbers, since those of floats would depend on how a GPU splits them.
 FIXED_POINT = float(1 << 45)
@@ -58,13 +69,6 @@ def quantile(values: Any, which: Any, part: float) -> Any:
     return torch.where(which.any(), a + (b - a) * (place - low), 0.0)[0]
 
 
-def listed(values: Any, place: Any) -> Any:
-    """Values at their places in a new list of the same length; place `room` is none."""
-    out = values.new_zeros((values.shape[0] + 1, *values.shape[1:]))
-    out[place] = values
-    return out[:-1]
-
-
 def best_threshold(probability: Any, there: Any) -> Any:
     """Threshold of greatest expected F1, as `detect.judge.best_threshold`."""
     import torch
@@ -77,13 +81,18 @@ def best_threshold(probability: Any, there: Any) -> Any:
     return torch.where(there.any(), best, MOST_P)
 
 
+def place(run: Launcher, b: Buffers, heat: Any) -> None:
+    """Peaks of the map become candidates: starts of the fit, and how sharp they are."""
+    run("place_candidates", b.room, heat, b.where, b.height, b.start, b.sharpness, b.param, b.state, b.room)
+
+
 def choose(run: Launcher, b: Buffers, heat: Any, judge: DeviceJudge, kind: str) -> None:
-    """Peaks that are columns become the starts of the fit; `State.MERIT` tells how high peaks typically are.
+    """Mark the fitted candidates that are columns; `State.MERIT` tells how high peaks typically are.
 
     Parameters
     ----------
     run, b, heat : Launcher, Buffers, Tensor
-        After `stages.peaks`.
+        After `place` and `stages.refine`.
     judge : DeviceJudge
     kind : str
         "lattice"; "noisy", a lattice whose vectors are among the parameters; or "sparse".
@@ -98,22 +107,28 @@ def choose(run: Launcher, b: Buffers, heat: Any, judge: DeviceJudge, kind: str) 
         b.state[State.MERIT] = quantile(b.height.double(), there, 0.75)
     probability = judge.probability(seen)
     asked = b.param[Param.THRESHOLD]
-    least = torch.where(torch.isnan(asked), best_threshold(probability, there), asked)
-    chosen = there & (probability >= least)
-    rank = torch.cumsum(chosen, 0)
-    place = torch.where(chosen, rank - 1, b.room)
-    b.start.copy_(listed(b.start, place))
-    b.start_score.copy_(listed(probability, place))
-    b.state[State.COUNT] = rank[-1].double()
+    likely = there & (probability >= best_threshold(probability, there))
+    by_itself = likely & ~_strays(seen, likely)
+    b.chosen.copy_(torch.where(torch.isnan(asked), by_itself, there & (probability >= asked)))
+    b.start_score.copy_(probability)
+
+
+def _strays(seen: Any, likely: Any) -> Any:
+    """Faint peaks of a clean lattice that come with few of their like or stand apart, as `detect.judge.chosen` has them."""
+    column = {name: seen[:, FEATURES.index(name)] for name in ("own_amplitude", "own_d_prime", "main_px", "lattice")}
+    clean = (column["lattice"] > 0.5) & (seen[:, FEATURES.index("noise_fraction")] < CLEAN)
+    faint = column["own_amplitude"] < MAIN
+    share = (likely & faint).sum().double() / (likely & ~faint).sum().clamp(min=1)
+    stray = faint & ((column["main_px"] > STRAY_SIGMAS) | (share < STRAY_SHARE))
+    return clean & stray & (column["own_d_prime"].double() < log1p(STRAY_Z))
 
 
 def features(run: Launcher, b: Buffers, heat: Any, kind: str) -> Any:
     """What the judge sees of each candidate, (room, features) float32, in the order of `detect.judge.FEATURES`."""
     import torch
 
-    sharpness, z, support = (torch.empty(b.room, dtype=torch.float64, device=heat.device) for _ in range(3))
+    z, support = (torch.empty(b.room, dtype=torch.float64, device=heat.device) for _ in range(2))
     fit = torch.empty((b.room, len(Fit)), dtype=torch.float64, device=heat.device)
-    run("place_candidates", b.room, heat, b.where, b.height, b.start, sharpness, b.param, b.state, b.room)
     run("fit_candidates", b.room, b.image, b.start, fit, b.param, b.state)
     z.fill_(torch.nan)
     support.fill_(torch.nan)
@@ -123,12 +138,12 @@ def features(run: Launcher, b: Buffers, heat: Any, kind: str) -> Any:
         run("lattice_support", b.room, heat, b.where, support, b.param, b.state)
     b.significance.copy_(z)
     there = torch.arange(b.room, device=heat.device) < b.state[State.COUNT]
-    return _columns(run, b, _Seen(b.height.double(), sharpness, z, support, fit, there))
+    return _columns(run, b, _Seen(b.height.double(), b.sharpness, z, support, fit, there, b.tables[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """Arrays of one entry per candidate; `there` says which places hold one."""
+    """Arrays of one entry per candidate; `there` says which places hold one, `table` is that of the full fits."""
 
     height: Any
     sharpness: Any
@@ -136,6 +151,7 @@ class _Seen:
     support: Any
     fit: Any
     there: Any
+    table: Any
 
 
 def _columns(run: Launcher, b: Buffers, seen: _Seen) -> Any:
@@ -145,10 +161,17 @@ def _columns(run: Launcher, b: Buffers, seen: _Seen) -> Any:
     height = torch.where(there, seen.height, 0.5)
     relative, d_prime, slope, background = _ratios(seen, param[Param.SIGMA])
     top = quantile(height, there, TOP)
-    typical = quantile(relative, there & (height >= 0.5 * top), 0.75).clamp(min=1e-30)
+    clear = there & (height >= 0.5 * top)
+    typical = quantile(relative, clear, 0.75).clamp(min=1e-30)
     logit, amplitude, known = _logit(height), _log_ratio(relative, typical), there & torch.isfinite(seen.support)
     support = _logit(torch.where(known, seen.support, 0.5))
     one = torch.ones_like(height)
+    own = seen.table[:, Column.AMPLITUDE]
+    own_amplitude = _log_ratio(own, quantile(own, clear, 0.75))
+    z = sqrt(pi) * param[Param.SIGMA] * own / seen.table[:, Column.NOISE].clamp(min=1e-30)
+    tall = own_amplitude > MAIN
+    *company, nearest_main = _company(run, b, there, relative, logit, amplitude, clear & tall).unbind(1)
+    faint_share = (clear & ~tall).sum().double() / (clear & tall).sum().clamp(min=1)
     columns = [
         logit,
         one * _logit(top),
@@ -161,12 +184,17 @@ def _columns(run: Launcher, b: Buffers, seen: _Seen) -> Any:
         (slope / typical).clamp(0.0, 3.0),
         (background / typical).clamp(-3.0, 3.0),
         seen.fit[:, Fit.INSIDE],
-        *_company(run, b, there, relative, logit, amplitude).unbind(1),
+        *company,
         support,
         one * quantile(support, known, 0.9),
         known.double(),
         one * param[Param.LATTICE],
         one * param[Param.NOISE_FRACTION],
+        own_amplitude,
+        _log_z(z),
+        one,
+        nearest_main,
+        one * faint_share.clamp(max=2.0),
     ]
     return torch.where(there[:, None], torch.stack(columns, 1), 0.0).float()
 
@@ -202,7 +230,7 @@ def _log_z(z: Any) -> Any:
     return z.nan_to_num(0.0).clamp(0.0, 60.0).log1p()
 
 
-def _company(run: Launcher, b: Buffers, there: Any, relative: Any, logit: Any, amplitude: Any) -> Any:
+def _company(run: Launcher, b: Buffers, there: Any, relative: Any, logit: Any, amplitude: Any, chief: Any) -> Any:
     import torch
 
     inside = there[:, None]
@@ -214,9 +242,9 @@ def _company(run: Launcher, b: Buffers, there: Any, relative: Any, logit: Any, a
     ordered, order = torch.sort(bins, stable=True)
     b.company.zero_()
     run("bin_edges", b.room, ordered, b.company[0], b.company[1])
-    out = torch.zeros((b.room, 5), dtype=torch.float64, device=there.device)
+    out = torch.zeros((b.room, 6), dtype=torch.float64, device=there.device)
     places = (b.start, corner, order, b.company[0], b.company[1])
-    run("company", b.room, *places, relative.contiguous(), logit, amplitude, out, b.param, b.state)
+    run("company", b.room, *places, relative.contiguous(), logit, amplitude, chief.to(torch.int32), out, b.param, b.state)
     return out
 
 

@@ -133,6 +133,7 @@ class Answer(IntEnum):
     FLAGS = 6
     NEAREST = 7
     KEPT = 8
+    HEIGHT = 9
 
 
 def defines() -> str:

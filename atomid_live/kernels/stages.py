@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from atomid_live.kernels.buffers import Buffers, allocate
-from atomid_live.kernels.judge import choose
+from atomid_live.kernels.judge import choose, place
 from atomid_live.kernels.launch import Launcher
 from atomid_live.kernels.layout import STRONGEST, Term
 
@@ -113,13 +113,14 @@ def collect(run: Launcher, b: Buffers) -> None:
     order = _binned(run, b, table, fitted_only=False)
     state = torch.empty(b.room, dtype=torch.int32, device=table.device)
     undecided = torch.zeros(1, dtype=torch.int32, device=table.device)
-    run("begin_merge", b.room, state, b.state)
+    run("begin_merge", b.room, b.chosen, state, b.state)
     places = (order, b.edges[0], b.edges[1], b.param, b.state)
     for number in range(ROUNDS):
         run("merge", b.room, table, b.start_score, state, undecided, *places, int(number == ROUNDS - 1))
     run("merge_rest", 1, table, b.start_score, state, undecided, *places)
     run("drop_outside", b.room, table, state, b.state)
-    run("describe", b.room, b.image, table, b.start_score, state, order, b.edges[0], b.edges[1], b.answer, b.param, b.state)
+    inside = (state, order, b.edges[0], b.edges[1])
+    run("describe", b.room, b.image, table, b.start_score, b.height, *inside, b.answer, b.param, b.state)
 
 
 __all__ = [
@@ -131,6 +132,7 @@ __all__ = [
     "contrast",
     "normalise",
     "peaks",
+    "place",
     "refine",
     "resample",
 ]

@@ -9,9 +9,10 @@ __device__ double least_distance(const double* P, const double* S) {
     return P[P_LEAST_PX] == P[P_LEAST_PX] ? P[P_LEAST_PX] : 1.3 * S[S_SIGMA];
 }
 
-extern "C" __global__ void begin_merge(int* state, const double* S, int n) {
+// Candidates that were not chosen (0) take no part.
+extern "C" __global__ void begin_merge(const int* chosen, int* state, const double* S, int n) {
     int k = INDEX;
-    if (k < n) state[k] = k < (int)S[S_COUNT] ? 1 : 0;
+    if (k < n) state[k] = k < (int)S[S_COUNT] && chosen[k] ? 1 : 0;
 }
 
 __device__ int settle(
@@ -25,7 +26,7 @@ __device__ int settle(
         for (int b = j0 > reach ? j0 - reach : 0; b <= j0 + reach && b < bin_cols; ++b)
             for (int p = begin[a * bin_cols + b]; p < end[a * bin_cols + b]; ++p) {
                 long long other = order[p];
-                if (other == k || state[other] == 3 || !better(score, other, k)) continue;
+                if (other == k || state[other] == 0 || state[other] == 3 || !better(score, other, k)) continue;
                 const double* there = table + C_WIDTH * other;
                 double dy = there[C_Y] - row[C_Y], dx = there[C_X] - row[C_X];
                 if (dy * dy + dx * dx >= least * least) continue;
@@ -111,7 +112,7 @@ __device__ bool clipped(const float* image, const double* P, double sigma, doubl
 
 // Bits of atomid_live/flags.py: EDGE 1, FIT_FAILED 2, CLIPPED 4, CROWDED 8.
 extern "C" __global__ void describe(
-    const float* image, const double* table, const double* score, const int* state, const long long* order, const int* begin,
+    const float* image, const double* table, const double* score, const float* height, const int* state, const long long* order, const int* begin,
     const int* end, double* answer, const double* P, const double* S, int n) {
     int k = INDEX;
     if (k >= n || k >= (int)S[S_COUNT]) return;
@@ -129,5 +130,6 @@ extern "C" __global__ void describe(
     out[A_AMPLITUDE] = row[C_AMPLITUDE];
     out[A_FLAGS] = flags;
     out[A_NEAREST] = distance;
+    out[A_HEIGHT] = height[k];
     out[A_KEPT] = state[k] == 2 ? 1.0 : 0.0;
 }

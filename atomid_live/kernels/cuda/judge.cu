@@ -138,13 +138,14 @@ __device__ double log_ratio(double part, double whole) {
     return log(ratio < 0.02 ? 0.02 : (ratio > 5.0 ? 5.0 : ratio));
 }
 
-// What a candidate's neighbours show: distance and height of the nearest brighter one, and means over the nearest six.
+// What a candidate's neighbours show: distance and height of the nearest brighter one, means over the nearest six,
+// and distance of the nearest main column.
 extern "C" __global__ void company(
     const double* start, const double* corner, const long long* order, const int* begin, const int* end, const double* relative,
-    const double* logit, const double* amplitude, double* out, const double* P, const double* S, int n) {
+    const double* logit, const double* amplitude, const int* chief, double* out, const double* P, const double* S, int n) {
     int k = INDEX;
     if (k >= n || k >= (int)S[S_COUNT]) return;
-    double size = P[P_COMPANY_PX], sigma = P[P_SIGMA], best[6], least = FAR_AWAY;
+    double size = P[P_COMPANY_PX], sigma = P[P_SIGMA], best[6], least = FAR_AWAY, closest = FAR_AWAY;
     long long near[6], brighter = -1;
     int rows = (int)((corner[2] - corner[0]) / size) + 1, cols = (int)((corner[3] - corner[1]) / size) + 1, held = 0;
     int r0 = company_bin(corner, size, start[2 * k], 0), c0 = company_bin(corner, size, start[2 * k + 1], 1);
@@ -154,6 +155,7 @@ extern "C" __global__ void company(
                 long long other = order[p];
                 if (other == k) continue;
                 double d = squared(start[2 * other] - start[2 * k]) + squared(start[2 * other + 1] - start[2 * k + 1]);
+                if (d < closest && chief[other]) closest = d;
                 if (d < least && relative[other] > relative[k]) {
                     least = d;
                     brighter = other;
@@ -174,10 +176,12 @@ extern "C" __global__ void company(
         tall += amplitude[near[j]] / held;
         gaps += sqrt(best[j]) / held;
     }
-    double* row = out + 5LL * k;
+    double* row = out + 6LL * k;
     row[0] = apart < FAR_SIGMAS ? apart : FAR_SIGMAS;
     row[1] = log_ratio(relative[k], brighter >= 0 ? relative[brighter] : relative[k]);
     row[2] = held ? heights : -7.0;
     row[3] = held ? tall : -4.0;
+    closest = sqrt(closest) / sigma;
+    row[5] = closest < FAR_SIGMAS ? closest : FAR_SIGMAS;
     row[4] = held && gaps / sigma < FAR_SIGMAS ? gaps / sigma : FAR_SIGMAS;
 }
