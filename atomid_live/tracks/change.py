@@ -38,4 +38,5 @@ def vacant_nats(amplitude: FloatArray, expected: FloatArray, sigma: FloatArray, 
     least = least_part * expected
     with np.errstate(invalid="ignore", divide="ignore"):
         nats = least * (least - 2 * amplitude) / (2 * sigma**2)
-    return np.clip(np.nan_to_num(nats, nan=0.0, posinf=MOST_PUSH, neginf=-MOST_PUSH), -MOST_PUSH, MOST_PUSH)
+    nats = np.clip(nats, -MOST_PUSH, MOST_PUSH)
+    return np.asarray(np.where(np.isnan(nats), 0.0, nats))

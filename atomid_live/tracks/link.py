@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from atomid_live.lattice.grid import Bins, sort_into_bins
+from atomid_live.tracks.local import medians_of
 from atomid_live.types import FloatArray, IntArray
 
 RANGE_SPACINGS = 0.42
@@ -74,26 +75,64 @@ def _linked(places_yx_px: FloatArray, yx_px: FloatArray, bins: Bins, range_px: f
     return out
 
 
-def link(places_yx_px: FloatArray, yx_px: FloatArray, range_px: float) -> IntArray:
-    """Column of each place, shape (M,), -1 where none lies within `range_px`; a column goes to the nearest of its claimants."""
+def link(places_yx_px: FloatArray, yx_px: FloatArray, range_px: float, bins: Bins | None = None) -> IntArray:
+    """Column of each place, shape (M,), -1 where none lies within `range_px`; a column goes to the nearest of its claimants.
+
+    `bins` are those of `yx_px`, of `range_px` or more, where they are at hand.
+    """
     if not len(places_yx_px) or not len(yx_px):
         return np.full(len(places_yx_px), -1, np.int64)
-    return _linked(places_yx_px, yx_px, sort_into_bins(yx_px, range_px), range_px)
+    return _linked(places_yx_px, yx_px, bins or sort_into_bins(yx_px, range_px), range_px)
 
 
 def _straight(away: FloatArray, rest: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Shift (2,) and bend (2, 2) that carry `away` (N, 2) to `away + rest`, far outliers left out."""
-    middle = np.median(rest, axis=0)
-    off = np.abs(rest - middle)
-    use = (off <= CLIP * 1.4826 * np.median(off, axis=0) + 0.05).all(axis=1)
-    if use.sum() < LEAST_FOR_BEND:
+    middle, count, left, right = _normal(away, rest)
+    if count < LEAST_FOR_BEND:
         return middle, np.zeros((2, 2))
-    x = np.column_stack([np.ones(use.sum()), away[use]])
-    solution = np.linalg.solve(x.T @ x, x.T @ rest[use])
+    solution = np.linalg.solve(left, right)
     return np.asarray(solution[0]), np.asarray(solution[1:].T)
 
 
-def align(home_yx_px: FloatArray, first: Placement, yx_px: FloatArray, spacing_px: float, shape: tuple[int, int]) -> Placement:
+@numba.njit(nogil=True, cache=True)
+def _normal(away, rest):  # type: ignore[no-untyped-def]
+    """Median of `rest`, and of the pairs near it: number, and both sides of the normal equations."""
+    middle = medians_of(rest)
+    off = np.abs(rest - middle)
+    limit = CLIP * 1.4826 * medians_of(off) + 0.05
+    count, left, right, x = 0, np.zeros((3, 3)), np.zeros((3, 2)), np.ones(3)
+    for k in range(len(rest)):
+        if off[k, 0] <= limit[0] and off[k, 1] <= limit[1]:
+            count += 1
+            x[1], x[2] = away[k, 0], away[k, 1]
+            for i in range(3):
+                for j in range(3):
+                    left[i, j] += x[i] * x[j]
+                for j in range(2):
+                    right[i, j] += x[i] * rest[k, j]
+    return middle, count, left, right
+
+
+@numba.njit(nogil=True, cache=True)
+def _pairs(home, shift, bend, centre, middle, half, yx, order, start, size, low_y, low_x, rows, cols, reach):  # type: ignore[no-untyped-def]
+    """Homes whose place lies within `half` of `middle` and that reach a column, and how far the column is off."""
+    place, which, count = np.empty((len(home), 2)), np.empty(len(home), np.int64), 0
+    for i in range(len(home)):
+        dy, dx = home[i, 0] - centre[0], home[i, 1] - centre[1]
+        y = home[i, 0] + shift[0] + (bend[0, 0] * dy + bend[0, 1] * dx)
+        x = home[i, 1] + shift[1] + (bend[1, 0] * dy + bend[1, 1] * dx)
+        if abs(y - middle[0]) <= half[0] and abs(x - middle[1]) <= half[1]:
+            place[count, 0], place[count, 1], which[count] = y, x, i
+            count += 1
+    found = _claim(place[:count], yx, order, start, size, low_y, low_x, rows, cols, reach)
+    hit = np.flatnonzero(found >= 0)
+    return home[which[hit]], yx[found[hit]] - place[hit]
+
+
+def align(
+    home_yx_px: FloatArray, first: Placement, yx_px: FloatArray, spacing_px: float, shape: tuple[int, int],
+    bins: Bins | None = None,
+) -> Placement:  # fmt: skip
     """Improve a placement by the columns found: middle of the frame first, then wider, so that no neighbour is taken.
 
     Parameters
@@ -106,22 +145,23 @@ def align(home_yx_px: FloatArray, first: Placement, yx_px: FloatArray, spacing_p
         Columns of the frame.
     spacing_px, shape : float, (int, int)
         Nearest distance of columns; rows and columns of the frame.
+    bins : Bins or None
+        Those of `yx_px`, of the search range, where they are at hand.
     """
     now, middle = first, (np.array(shape) - 1) / 2
     home_yx_px = home_yx_px[:: 1 + len(home_yx_px) // ENOUGH]
     reach = RANGE_SPACINGS * spacing_px
-    bins = sort_into_bins(yx_px, reach)
+    bins = bins or sort_into_bins(yx_px, reach)
+    half = np.array(shape) / 2
     for share in ROUNDS:
-        places = now.places(home_yx_px)
-        near = (np.abs(places - middle) <= share * np.array(shape) / 2).all(axis=1)
-        found = _linked(places[near], yx_px, bins, reach)
-        pairs = found >= 0
-        if pairs.sum() < 3:
+        home, rest = _pairs(
+            home_yx_px, now.shift_yx_px, now.bend, now.centre_yx_px, middle, share * half, yx_px, bins.order, bins.start,
+            bins.size_px, *bins.low_yx_px, bins.rows, bins.cols, reach,
+        )  # fmt: skip
+        if len(home) < 3:
             continue
-        home = home_yx_px[near][pairs]
-        rest = yx_px[found[pairs]] - places[near][pairs]
         if share == FIRST_SHARE:
-            now = Placement(now.shift_yx_px + np.median(rest, axis=0), now.bend, now.centre_yx_px)
+            now = Placement(now.shift_yx_px + medians_of(rest), now.bend, now.centre_yx_px)
             continue
         shift, bend = _straight(home - now.centre_yx_px, rest)
         now = Placement(now.shift_yx_px + shift, now.bend + bend, now.centre_yx_px)

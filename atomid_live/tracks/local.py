@@ -16,6 +16,24 @@ LEAST_FOR_SPREAD = 8
 
 
 @numba.njit(nogil=True, cache=True)
+def median(values):  # type: ignore[no-untyped-def]
+    """Median by selection; NaN where a value is NaN or there is none."""
+    for value in values:
+        if np.isnan(value):
+            return np.nan
+    return np.median(values) if len(values) else np.nan
+
+
+@numba.njit(nogil=True, cache=True)
+def medians_of(values):  # type: ignore[no-untyped-def]
+    """Median of each column of (N, K)."""
+    out = np.empty(values.shape[1])
+    for c in range(len(out)):
+        out[c] = median(values[:, c].copy())
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
 def _medians(values, block, blocks, least):  # type: ignore[no-untyped-def]
     n, k = values.shape
     start = np.zeros(blocks + 1, np.int64)
@@ -27,11 +45,22 @@ def _medians(values, block, blocks, least):  # type: ignore[no-untyped-def]
     for i in range(n):
         order[fill[block[i]]] = i
         fill[block[i]] += 1
-    out = np.full((blocks, k), np.nan)
+    out, whole = np.empty((blocks, k)), medians_of(values)
     for b in range(blocks):
-        if start[b + 1] - start[b] >= least:
-            for c in range(k):
-                out[b, c] = np.median(values[order[start[b] : start[b + 1]], c])
+        for c in range(k):
+            own = np.nan
+            if start[b + 1] - start[b] >= least:
+                own = median(values[order[start[b] : start[b + 1]], c])
+            out[b, c] = whole[c] if np.isnan(own) else own
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _blocks(yx, side, rows, cols):  # type: ignore[no-untyped-def]
+    out = np.empty(len(yx), np.int64)
+    for i in range(len(yx)):
+        row, col = int(yx[i, 0] / side), int(yx[i, 1] / side)
+        out[i] = min(max(row, 0), rows - 1) * cols + min(max(col, 0), cols - 1)
     return out
 
 
@@ -50,33 +79,72 @@ class Neighbourhood:
         side = max(BLOCK_SPACINGS * spacing_px, float(np.sqrt(shape[0] * shape[1] / MOST_BLOCKS)))
         self._side = side
         self._rows, self._cols = (int(n / side) + 1 for n in shape)
-        table: FloatArray = _medians(np.ascontiguousarray(values), self._block(yx_px), self._rows * self._cols, LEAST_IN_BLOCK)
-        self._table = np.where(np.isnan(table), np.median(values, axis=0), table)
+        self._table: FloatArray = _medians(values, self._block(yx_px), self._rows * self._cols, LEAST_IN_BLOCK)
 
     def _block(self, yx_px: FloatArray) -> IntArray:
-        at = (yx_px / self._side).astype(np.int64)
-        row, col = np.clip(at[:, 0], 0, self._rows - 1), np.clip(at[:, 1], 0, self._cols - 1)
-        return np.asarray(row * self._cols + col)
+        out: IntArray = _blocks(yx_px, self._side, self._rows, self._cols)
+        return out
 
     def at(self, yx_px: FloatArray) -> FloatArray:
         """Medians at places (M, 2), shape (M, K)."""
         return np.asarray(self._table[self._block(yx_px)])
 
 
+@numba.njit(nogil=True, cache=True)
+def spread_all(values):  # type: ignore[no-untyped-def]
+    """Do the work of `spread`."""
+    return 1.4826 * median(np.abs(values)) if len(values) >= LEAST_FOR_SPREAD else np.nan
+
+
 def spread(values: FloatArray) -> float:
     """Standard deviation of most values, from the median distance to zero; NaN under eight values."""
-    return float(1.4826 * np.median(np.abs(values))) if len(values) >= LEAST_FOR_SPREAD else float("nan")
+    return float(spread_all(values))
+
+
+@numba.njit(nogil=True, cache=True)
+def _group(edges, value):  # type: ignore[no-untyped-def]
+    g = 0
+    while g < len(edges) and not edges[g] >= value:
+        g += 1
+    return g
+
+
+@numba.njit(nogil=True, cache=True)
+def _quartiles(values):  # type: ignore[no-untyped-def]
+    ordered, out = np.sort(values), np.empty(GROUPS - 1)
+    for g in range(len(out)):
+        at = (len(ordered) - 1) * ((g + 1) / GROUPS)
+        k = int(at)
+        low, high, part = ordered[k], ordered[k + 1], at - k
+        out[g] = high - (high - low) * (1 - part) if part >= 0.5 else low + (high - low) * part
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def spread_by_brightness_all(amplitude, rest, asked):  # type: ignore[no-untyped-def]
+    """Do the work of `spread_by_brightness`."""
+    if len(amplitude) < LEAST_FOR_GROUPS:
+        return np.full(len(asked), spread_all(rest))
+    edges, group = _quartiles(amplitude), np.empty(len(amplitude), np.int64)
+    for i in range(len(amplitude)):
+        group[i] = _group(edges, amplitude[i])
+    each, filled = np.empty(GROUPS), np.full(GROUPS, np.nan)
+    for g in range(GROUPS):
+        each[g] = spread_all(rest[group == g])
+    for g in range(GROUPS):
+        nearest = GROUPS
+        for other in range(GROUPS):
+            if not np.isnan(each[other]) and abs(other - g) < nearest:
+                nearest, filled[g] = abs(other - g), each[other]
+    if np.isnan(each).all():
+        filled[:] = spread_all(rest)
+    out = np.empty(len(asked))
+    for i in range(len(asked)):
+        out[i] = filled[_group(edges, asked[i])]
+    return out
 
 
 def spread_by_brightness(amplitude: FloatArray, rest: FloatArray, asked: FloatArray) -> FloatArray:
     """Standard deviation of `rest` (N,) for columns about as bright as each of `asked` (M,): bright columns scatter more."""
-    if len(amplitude) < LEAST_FOR_GROUPS:
-        return np.full(len(asked), spread(rest))
-    edges = np.quantile(amplitude, np.arange(1, GROUPS) / GROUPS)
-    group = np.searchsorted(edges, amplitude)
-    each = np.array([spread(rest[group == g]) for g in range(GROUPS)])
-    known = np.flatnonzero(~np.isnan(each))
-    if not len(known):
-        return np.full(len(asked), spread(rest))
-    each = each[known[np.abs(np.arange(GROUPS)[:, None] - known).argmin(axis=1)]]
-    return np.asarray(each[np.searchsorted(edges, asked)])
+    out: FloatArray = spread_by_brightness_all(amplitude, rest, asked)
+    return out

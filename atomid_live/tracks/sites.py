@@ -89,8 +89,9 @@ class Sites:
 
     def keep(self, which: NDArray[np.bool_]) -> None:
         """Forget all other sites."""
+        rows = np.flatnonzero(which)
         for part in fields(self):
-            setattr(self, part.name, getattr(self, part.name)[which])
+            setattr(self, part.name, getattr(self, part.name).take(rows, axis=0))
 
     def settle_place(self, rows: IntArray, sequence: int) -> None:
         """End the test of the place of some sites."""

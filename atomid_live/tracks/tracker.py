@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from atomid_live.flags import Flag
+from atomid_live.lattice.grid import Bins, sort_into_bins
 from atomid_live.lattice.sites import fit_lattice, missing_sites
 from atomid_live.settings import Settings
 from atomid_live.tracks.dose import DoseMeter
 from atomid_live.tracks.kernels import place_all
 from atomid_live.tracks.lattice_watch import LatticeWatch, deformation
-from atomid_live.tracks.link import Placement, align, link
+from atomid_live.tracks.link import RANGE_SPACINGS, Placement, align, link
+from atomid_live.tracks.local import median
 from atomid_live.tracks.sites import OCCUPIED, VACANT, Sites
 from atomid_live.tracks.verdicts import Change, Rules, judge, learn, state_counts
 from atomid_live.tracks.view import ESTABLISHED, Seen, look, weigh
@@ -114,8 +116,9 @@ class TrackTracker:
             self._forget(self._lost)
         if not len(self._sites):
             return _Answer(None, note=MODULO) if doubt else self._begin(frame, found, lattice, total)
-        placement = self._placed(found, lattice, total, frame.shape)
-        seen = look(self._sites, placement, found, frame.shape, found.spacing_px)
+        bins = sort_into_bins(found.yx_px, RANGE_SPACINGS * found.spacing_px)
+        placement = self._placed(found, bins, self._by_drift(lattice, total, frame.shape), frame.shape)
+        seen = look(self._sites, placement, found, frame.shape, bins)
         share = self._share(seen)
         ids = np.full(len(found), -1, np.int64)
         linked = seen.column >= 0
@@ -159,14 +162,13 @@ class TrackTracker:
             bend = gradient - np.eye(2)
         return Placement(total, bend, (np.array(shape) - 1) / 2 - total)
 
-    def _placed(self, found: Detections, lattice: Lattice, total: FloatArray, shape: tuple[int, int]) -> Placement:
-        first = self._by_drift(lattice, total, shape)
+    def _placed(self, found: Detections, bins: Bins, first: Placement, shape: tuple[int, int]) -> Placement:
         limit = np.array(shape) - 0.5
         row, _, _ = place_all(
             self._sites.home_yx_px, first.shift_yx_px, first.bend, first.centre_yx_px, -0.5, limit, 0.0, limit
         )
         row = row[self._sites.state[row] == OCCUPIED]
-        return align(self._sites.home_yx_px[row], first, found.yx_px, found.spacing_px, shape)
+        return align(self._sites.home_yx_px[row], first, found.yx_px, found.spacing_px, shape, bins)
 
     def _share(self, seen: Seen) -> float:
         """Part of the well-known columns in view that were found."""
@@ -189,6 +191,8 @@ class TrackTracker:
     ) -> _Answer:
         """Learn from a frame whose ids are sure."""
         self._past.append(_Past(frame.sequence, frame.time_s, placement))
+        if len(seen.row):
+            seen = replace(seen, bins=sort_into_bins(seen.place_yx_px, OWN_PLACE_SPACINGS * found.spacing_px))
         evidence = weigh(frame, found, self._sites, seen, found.spacing_px)
         if evidence is None:
             return _Answer(ids, True, "too few known columns to judge by")
@@ -237,7 +241,7 @@ class TrackTracker:
     def _new_columns(self, found: Detections, ids: IntArray, seen: Seen, placement: Placement) -> IntArray:
         """Give new ids to columns at places of their own."""
         new = np.flatnonzero((ids < 0) & (found.amplitude > 0))
-        beside = link(np.ascontiguousarray(found.yx_px[new]), seen.place_yx_px, CLAIMED_SPACINGS * found.spacing_px)
+        beside = link(np.ascontiguousarray(found.yx_px[new]), seen.place_yx_px, CLAIMED_SPACINGS * found.spacing_px, seen.bins)
         new = new[beside < 0]
         ids = ids.copy()
         ids[new] = self._numbers(len(new))
@@ -251,7 +255,9 @@ class TrackTracker:
         gaps = missing_sites(found.yx_px, lattice, frame.shape, found.spacing_px)
         if not len(gaps):
             return
-        gaps = gaps[link(gaps, seen.place_yx_px, OWN_PLACE_SPACINGS * found.spacing_px) < 0]
+        gaps = gaps[link(gaps, seen.place_yx_px, OWN_PLACE_SPACINGS * found.spacing_px, seen.bins) < 0]
+        if not len(gaps):
+            return
         expected = _expected_at(gaps, found, lattice)
         use = expected > 0
         self._sites.add(self._numbers(int(use.sum())), placement.homes(gaps[use]), expected[use], VACANT)
@@ -283,5 +289,5 @@ def _expected_at(gaps: FloatArray, found: Detections, lattice: Lattice) -> Float
     away = (gaps[:, None, :] - fit.origin_yx_px[None, :, :]) @ inverse.T
     away = (away - np.rint(away)) @ fit.matrix.T
     kind = np.hypot(away[..., 0], away[..., 1]).argmin(axis=1)
-    each = np.array([np.median(found.amplitude[lattice.site == s]) for s in range(len(fit.origin_yx_px))])
+    each = np.array([median(found.amplitude[lattice.site == s]) for s in range(len(fit.origin_yx_px))])
     return np.asarray(each[kind])

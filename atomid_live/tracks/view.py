@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomid_live.flags import Flag
+from atomid_live.lattice.grid import Bins
+from atomid_live.tracks.errors import errors_all
 from atomid_live.tracks.kernels import gather_all, place_all
 from atomid_live.tracks.link import RANGE_SPACINGS as REACH
 from atomid_live.tracks.link import Placement, link, link_far
-from atomid_live.tracks.local import Neighbourhood, spread, spread_by_brightness
+from atomid_live.tracks.local import Neighbourhood, median, spread
 from atomid_live.tracks.photometry import forced_amplitude
 from atomid_live.tracks.sites import OCCUPIED, Sites
 from atomid_live.types import Detections, FloatArray, Frame, IntArray
@@ -21,8 +23,6 @@ ESTABLISHED = 5
 GAUGE_COLUMNS = 100
 POOR = int(Flag.EDGE | Flag.FIT_FAILED | Flag.CLIPPED)
 ENOUGH = 1500
-OWN_FRAMES = 6.0
-LEAST_OF_SPREAD = 0.7
 
 BoolArray = NDArray[np.bool_]
 
@@ -39,12 +39,15 @@ class Seen:
         Where the site should be in the frame.
     inner : ndarray, shape (K,), bool
         Far enough inside the frame that a column must be seen.
+    bins : Bins or None
+        The places sorted, where they are asked for more than once.
     """
 
     row: IntArray
     column: IntArray
     place_yx_px: FloatArray
     inner: BoolArray
+    bins: Bins | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,14 +71,15 @@ class Evidence:
     good: BoolArray
 
 
-def look(sites: Sites, placement: Placement, found: Detections, shape: tuple[int, int], spacing_px: float) -> Seen:
+def look(sites: Sites, placement: Placement, found: Detections, shape: tuple[int, int], bins: Bins) -> Seen:
     """Link the sites in view to the columns: near ones first, then sites and columns left alone up to 0.75 spacings."""
+    spacing_px = found.spacing_px
     limit, margin = np.array(shape) - 0.5, MARGIN_SPACINGS * spacing_px
     row, place, inner = place_all(
         sites.home_yx_px, placement.shift_yx_px, placement.bend, placement.centre_yx_px, -0.5, limit, margin,
         limit - 0.5 - margin,
     )  # fmt: skip
-    column = link(place, found.yx_px, REACH * spacing_px)
+    column = link(place, found.yx_px, REACH * spacing_px, bins)
     free = np.ones(len(found), np.bool_)
     free[column[column >= 0]] = False
     lonely = np.flatnonzero((column < 0) & inner & (sites.state[row] == OCCUPIED) & (sites.hits[row] >= ESTABLISHED))
@@ -85,16 +89,8 @@ def look(sites: Sites, placement: Placement, found: Detections, shape: tuple[int
     return Seen(row, column, place, inner)
 
 
-def _shrunk(own: FloatArray, hits: IntArray, pooled: FloatArray) -> FloatArray:
-    """Variance of one frame: a site's own as far as it has frames, else that of its like; plus the error of its mean."""
-    n = np.minimum(hits, 20)
-    variance = (OWN_FRAMES * pooled**2 + n * own) / (OWN_FRAMES + n)
-    return np.asarray(np.maximum(variance, (LEAST_OF_SPREAD * pooled) ** 2) * (1 + 1 / np.maximum(n, 1)))
-
-
 def weigh(frame: Frame, found: Detections, sites: Sites, seen: Seen, spacing_px: float) -> Evidence | None:
     """Measure the sites of a view; None where too few columns were found to know what is usual in this frame."""
-    count = len(seen.row)
     hits, mean = sites.hits[seen.row], sites.amplitude[seen.row]
     usable = (hits >= 1) & (sites.state[seen.row] == OCCUPIED)
     offset, amplitude, good, near, values = gather_all(
@@ -103,20 +99,14 @@ def weigh(frame: Frame, found: Detections, sites: Sites, seen: Seen, spacing_px:
     if len(values) < ESTABLISHED:
         return None
     around = Neighbourhood(seen.place_yx_px[near], values, spacing_px, frame.shape).at(seen.place_yx_px)
-    gain = np.where(around[:, 2] > 0, around[:, 2], np.nan)
-    offset -= around[:, :2]
     lacking = (seen.column < 0) & seen.inner
     forced, forced_sigma = _on_pixels(frame, found, seen, lacking, around[:, :2])
     amplitude[lacking] = forced
-    amplitude /= gain
-    n = np.sqrt(1 + 1 / np.maximum(hits[near], 1))
-    some = slice(None, None, 1 + len(n) // ENOUGH)
-    usual = np.array([spread((offset[near, axis] / n)[some]) for axis in (0, 1)])
-    alike = spread_by_brightness(mean[near][some], ((amplitude[near] - mean[near]) / n)[some], mean)
-    place_variance = np.stack([_shrunk(sites.place_variance[seen.row], hits, np.full(count, u)) for u in usual], axis=1)
-    variance = _shrunk(sites.amplitude_variance[seen.row], hits, alike)
-    variance[lacking] += (forced_sigma / gain[lacking]) ** 2
-    return Evidence(offset, np.sqrt(place_variance), amplitude, np.sqrt(variance), good)
+    place_sigma, amplitude_sigma = errors_all(
+        offset, amplitude, around, near, lacking, forced_sigma, hits, mean, sites.place_variance[seen.row],
+        sites.amplitude_variance[seen.row], ENOUGH,
+    )  # fmt: skip
+    return Evidence(offset, place_sigma, amplitude, amplitude_sigma, good)
 
 
 def _on_pixels(frame: Frame, found: Detections, seen: Seen, lacking: BoolArray, wobble: FloatArray) -> tuple[FloatArray, float]:
@@ -126,12 +116,12 @@ def _on_pixels(frame: Frame, found: Detections, seen: Seen, lacking: BoolArray, 
     """
     whole = np.flatnonzero((seen.column >= 0) & seen.inner)
     some = whole[:: max(1, len(whole) // GAUGE_COLUMNS)]
-    places = np.concatenate([(seen.place_yx_px + wobble)[lacking], found.yx_px[seen.column[some]]])
+    places = np.concatenate([seen.place_yx_px[lacking] + wobble[lacking], found.yx_px[seen.column[some]]])
     values = forced_amplitude(frame.pixels, places, found.column_sigma_px)
     count = int(lacking.sum())
     there, both = found.amplitude[seen.column[some]], values[count:]
     usable = np.isfinite(both) & (both != 0)
     if usable.sum() < ESTABLISHED:
         return np.full(count, np.nan), float("nan")
-    unit = float(np.median(there[usable] / both[usable]))
+    unit = float(median(there[usable] / both[usable]))
     return values[:count] * unit, spread(both[usable] * unit - there[usable])
