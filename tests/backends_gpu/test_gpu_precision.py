@@ -77,9 +77,9 @@ def test_the_shipped_network_in_fewer_bits_finds_the_same_columns() -> None:
     assert exact.columns > 1000
     assert (exact.lost, exact.more, exact.rms_px) == (0, 0, 0.0)
     assert half.lost + half.more <= 0.002 * exact.columns, parity_table(rows)
-    assert eight.lost + eight.more <= 0.02 * exact.columns, parity_table(rows)
+    assert eight.lost + eight.more <= 0.03 * exact.columns, parity_table(rows)
     assert half.rms_px < 0.03
-    assert eight.rms_px < 0.12
+    assert eight.rms_px < 0.16
     # one frame in which the judge changes its mind moves the mean of seven by a hundredth
     assert abs(half.f1_change) < 0.002 + 2.0 * half.f1_change_sem
     assert abs(eight.f1_change) < 0.004 + 2.0 * eight.f1_change_sem
