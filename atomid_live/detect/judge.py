@@ -33,8 +33,13 @@ TOP = 0.97
 MAIN = -1.0
 # Nobody is asked to accept what is more likely noise, nor to refuse what is more likely a column than this.
 LEAST_P, MOST_P = 0.2, 0.5
-# Strays are fewer than this part of the main columns, or this far from them, and must stand out this much.
-STRAY_SHARE, STRAY_SIGMAS, STRAY_Z, CLEAN = 0.08, 4.0, 5.0, 0.22
+# Strays have less than half the height of main columns (natural logarithm) and are fewer than this part of them in frames of
+# less noise than the first share, or lie this far (in typical heights) below the usual level in frames of less than the second.
+STRAY_PART, STRAY_SHARE, CLEAN = -0.7, 0.08, 0.22
+HOLE, CLEAR = -0.12, 0.4
+STRAY_Z = 7.0
+# Single atoms stand on speckle, and the matched filter must see them too.
+ATOM_Z = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,10 +222,11 @@ def best_threshold(probability: FloatArray) -> float:
 
 
 def chosen(score: FloatArray, seen: Array32) -> NDArray[np.bool_]:
-    """Which peaks are columns, (N,): probable enough for the frame, and in a clean lattice no strays.
+    """Which peaks are columns, (N,): probable enough for the frame, and in a lattice no strays.
 
-    A faint peak of a clean lattice that comes with few of its like, or far from the main columns, is a stray: noise in a
-    hole, dirt, the hint of a column that cannot be seen. It must stand out by itself.
+    A faint peak of a clean lattice that comes with few of its like, or lies where the level is as low as in a hole, is a stray:
+    noise in vacuum, dirt, the hint of a column that cannot be seen. It must stand out by itself. Without a lattice a peak must
+    stand out of the band-passed noise as well.
 
     Parameters
     ----------
@@ -230,9 +236,11 @@ def chosen(score: FloatArray, seen: Array32) -> NDArray[np.bool_]:
         From `features`.
     """
     keep = score >= best_threshold(score)
-    column = {name: seen[:, FEATURES.index(name)] for name in ("own_amplitude", "own_d_prime", "main_px", "lattice")}
-    clean = (column["lattice"] > 0.5) & (seen[:, FEATURES.index("noise_fraction")] < CLEAN)
-    faint = column["own_amplitude"] < MAIN
+    names = ("own_amplitude", "own_d_prime", "background", "lattice", "noise_fraction")
+    own, z, level, lattice, noise = (seen[:, FEATURES.index(name)] for name in names)
+    faint = (own < STRAY_PART) & (lattice > 0.5)
     share = np.count_nonzero(keep & faint) / max(int(np.count_nonzero(keep & ~faint)), 1)
-    stray = faint & ((column["main_px"] > STRAY_SIGMAS) | (share < STRAY_SHARE))
-    return np.asarray(keep & ~(clean & stray & (column["own_d_prime"] < np.log1p(STRAY_Z))))
+    few = (noise < CLEAN) & (share < STRAY_SHARE)
+    hole = (noise < CLEAR) & (level < HOLE)
+    speckle = (lattice < 0.5) & (seen[:, FEATURES.index("significance")] < np.log1p(ATOM_Z))
+    return np.asarray(keep & ~(faint & (few | hole) & (z < np.log1p(STRAY_Z))) & ~speckle)

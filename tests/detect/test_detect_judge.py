@@ -148,13 +148,16 @@ def test_strays_of_a_clean_lattice_must_stand_out() -> None:
     score = np.full(count, 0.9)
     assert chosen(score, seen).sum() == 38
     bold = seen.copy()
-    bold[38:, column["own_d_prime"]] = np.log1p(6.0)
+    bold[38:, column["own_d_prime"]] = np.log1p(8.0)
     assert chosen(score, bold).all()
     many = seen.copy()
     many[20:, column["own_amplitude"]] = -1.6
     assert chosen(score, many).all()
-    many[39, column["main_px"]] = 7.0
+    many[39, column["background"]] = -0.3
     assert chosen(score, many).sum() == 39
     noisy = seen.copy()
     noisy[:, column["noise_fraction"]] = 0.6
     assert chosen(score, noisy).all() and not chosen(np.full(count, 0.1), noisy).any()
+    lone = seen.copy()
+    lone[:, column["lattice"]], lone[:, column["significance"]] = 0.0, np.log1p(np.where(np.arange(count) < 5, 3.0, 6.0))
+    assert chosen(score, lone).sum() == count - 5
