@@ -33,11 +33,11 @@ TOP = 0.97
 MAIN = -1.0
 # Nobody is asked to accept what is more likely noise, nor to refuse what is more likely a column than this.
 LEAST_P, MOST_P = 0.2, 0.5
-# Strays have less than half the height of main columns (natural logarithm) and are fewer than this part of them in frames of
+# Strays have less than 0.37 of the height of main columns (natural logarithm) and are fewer than this part of them in frames of
 # less noise than the first share, or lie this far (in typical heights) below the usual level in frames of less than the second.
-STRAY_PART, STRAY_SHARE, CLEAN = -0.7, 0.08, 0.22
+STRAY_PART, STRAY_SHARE, CLEAN = -1.0, 0.08, 0.22
 HOLE, CLEAR = -0.12, 0.4
-STRAY_Z = 7.0
+STRAY_Z = 6.0
 # Single atoms stand on speckle, and the matched filter must see them too.
 ATOM_Z = 4.0
 

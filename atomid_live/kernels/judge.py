@@ -8,13 +8,16 @@ from typing import Any
 
 from atomid_live.detect.candidate_features import MOST_SIGNIFICANT, TYPICAL_QUANTILE
 from atomid_live.detect.judge import (
+    ATOM_Z,
     CLEAN,
+    CLEAR,
     FEATURES,
+    HOLE,
     LEAST_P,
     MAIN,
     MOST_P,
+    STRAY_PART,
     STRAY_SHARE,
-    STRAY_SIGMAS,
     STRAY_Z,
     TOP,
     Judge,
@@ -114,13 +117,13 @@ def choose(run: Launcher, b: Buffers, heat: Any, judge: DeviceJudge, kind: str) 
 
 
 def _strays(seen: Any, likely: Any) -> Any:
-    """Faint peaks of a clean lattice that come with few of their like or stand apart, as `detect.judge.chosen` has them."""
-    column = {name: seen[:, FEATURES.index(name)] for name in ("own_amplitude", "own_d_prime", "main_px", "lattice")}
-    clean = (column["lattice"] > 0.5) & (seen[:, FEATURES.index("noise_fraction")] < CLEAN)
-    faint = column["own_amplitude"] < MAIN
+    """Faint peaks with few of their like or in a hole, and lone ones on speckle, as `detect.judge.chosen` has them."""
+    names = ("own_amplitude", "own_d_prime", "background", "lattice", "noise_fraction", "significance")
+    own, z, level, lattice, noise, clear = (seen[:, FEATURES.index(name)] for name in names)
+    faint = (own < STRAY_PART) & (lattice > 0.5)
     share = (likely & faint).sum().double() / (likely & ~faint).sum().clamp(min=1)
-    stray = faint & ((column["main_px"] > STRAY_SIGMAS) | (share < STRAY_SHARE))
-    return clean & stray & (column["own_d_prime"].double() < log1p(STRAY_Z))
+    odd = ((noise < CLEAN) & (share < STRAY_SHARE)) | ((noise < CLEAR) & (level < HOLE))
+    return (faint & odd & (z.double() < log1p(STRAY_Z))) | ((lattice < 0.5) & (clear.double() < log1p(ATOM_Z)))
 
 
 def features(run: Launcher, b: Buffers, heat: Any, kind: str) -> Any:

@@ -125,23 +125,24 @@ def test_quantiles_are_numpys() -> None:
 
 @pytest.mark.parametrize(("lattice", "noise", "faint"), [(1.0, 0.1, 0.5), (1.0, 0.1, 0.04), (1.0, 0.3, 0.04), (0.0, 0.1, 0.5)])
 def test_strays_are_the_processors(lattice: float, noise: float, faint: float) -> None:
-    """Faint peaks by themselves, in numbers, far from others, in a clean lattice and elsewhere."""
+    """Faint peaks by themselves, in numbers, in holes, in a clean lattice, a noisier one, and on speckle."""
     import torch
 
     from atomid_live.kernels.judge import _strays, best_threshold
 
-    rng, count = np.random.default_rng(6), 300
+    rng, count = np.random.default_rng(6), 3000
     seen = np.zeros((count, len(rule.FEATURES)), np.float32)
     place = rule.FEATURES.index
     seen[:, place("lattice")], seen[:, place("noise_fraction")] = lattice, noise
     seen[:, place("own_amplitude")] = np.where(rng.random(count) < faint, -1.5, -0.2)
-    seen[:, place("own_d_prime")], seen[:, place("main_px")] = rng.uniform(1.0, 3.0, count), rng.uniform(2.0, 7.0, count)
+    seen[:, place("own_d_prime")], seen[:, place("background")] = rng.uniform(1.0, 3.0, count), rng.uniform(-0.3, 0.2, count)
+    seen[:, place("significance")] = rng.uniform(1.0, 3.0, count)
     score = rng.random(count)
     likely = torch.from_numpy(score) >= best_threshold(torch.from_numpy(score), torch.ones(count, dtype=torch.bool))
     found = likely & ~_strays(torch.from_numpy(seen), likely)
     np.testing.assert_array_equal(found.numpy(), rule.chosen(score, seen))
     dropped = int((likely & ~found).sum())
-    assert (dropped > 0) == (lattice > 0.5 and noise < rule.CLEAN)
+    assert dropped > 0
 
 
 def test_a_frame_the_network_does_not_know_goes_to_the_classical_detector(engine: Engine) -> None:
