@@ -28,6 +28,31 @@ def place_all(home, shift, bend, centre, low, high, margin_low, margin_high):  #
 
 
 @numba.njit(nogil=True, cache=True)
+def off_all(row, use, offset, offset_sigma, amplitude, amplitude_sigma, mean):  # type: ignore[no-untyped-def]
+    """Deviations (K, 3) of y, x and brightness from the sites' means, their standard errors, and which of `use` are known."""
+    off, sigma, known = np.empty((len(row), 3)), np.empty((len(row), 3)), use.copy()
+    for k in range(len(row)):
+        for c in range(2):
+            off[k, c], sigma[k, c] = offset[k, c], offset_sigma[k, c]
+        off[k, 2], sigma[k, 2] = amplitude[k] - mean[row[k]], amplitude_sigma[k]
+        for c in range(3):
+            known[k] = known[k] and np.isfinite(off[k, c])
+    return off, sigma, known
+
+
+@numba.njit(nogil=True, cache=True)
+def over_all(row, use, push, limit):  # type: ignore[no-untyped-def]
+    """Rows of `use` whose sums of place, and of brightness, are over the limit."""
+    far, bright = np.zeros(len(row), np.bool_), np.zeros(len(row), np.bool_)
+    for k in range(len(row)):
+        if use[k]:
+            i = row[k]
+            far[k] = np.hypot(push[i, 0], push[i, 1]) > limit
+            bright[k] = abs(push[i, 2]) > limit
+    return np.flatnonzero(far), np.flatnonzero(bright)
+
+
+@numba.njit(nogil=True, cache=True)
 def push_all(row, use, off, sigma, push, run, run_frames, onset, hot, sequence):  # type: ignore[no-untyped-def]
     """Crosier's sums of place (axes 0, 1) and brightness (axis 2) after one frame; `change.pushed` is its reference.
 

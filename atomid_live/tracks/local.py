@@ -41,16 +41,19 @@ def _medians(values, block, blocks, least):  # type: ignore[no-untyped-def]
         start[block[i] + 1] += 1
     for b in range(blocks):
         start[b + 1] += start[b]
-    fill, order = start[:-1].copy(), np.empty(n, np.int64)
+    fill, ordered = start[:-1].copy(), np.empty((k, n))
     for i in range(n):
-        order[fill[block[i]]] = i
+        for c in range(k):
+            ordered[c, fill[block[i]]] = values[i, c]
         fill[block[i]] += 1
-    out, whole = np.empty((blocks, k)), medians_of(values)
+    out, whole, lacking = np.empty((blocks, k)), np.full(k, np.nan), True
     for b in range(blocks):
         for c in range(k):
             own = np.nan
             if start[b + 1] - start[b] >= least:
-                own = median(values[order[start[b] : start[b + 1]], c])
+                own = median(ordered[c, start[b] : start[b + 1]])
+            if np.isnan(own) and lacking:
+                whole, lacking = medians_of(values), False
             out[b, c] = whole[c] if np.isnan(own) else own
     return out
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atomid_live.tracks.change import limit_for, vacant_nats
-from atomid_live.tracks.kernels import doubt_all, learn_all, push_all
+from atomid_live.tracks.kernels import doubt_all, learn_all, off_all, over_all, push_all
 from atomid_live.tracks.sites import OCCUPIED, VACANT, Sites
 from atomid_live.tracks.view import ESTABLISHED, BoolArray, Evidence, Seen
 from atomid_live.types import FloatArray, IntArray
@@ -40,16 +40,18 @@ class Rules:
     sequence: int
 
 
-def _off(sites: Sites, seen: Seen, evidence: Evidence) -> tuple[FloatArray, FloatArray]:
-    """Deviations (K, 3) of y, x and brightness from the sites' means, and their standard errors."""
-    rest = evidence.amplitude - sites.amplitude[seen.row]
-    return np.column_stack([evidence.offset_yx_px, rest]), np.column_stack([evidence.offset_sigma_px, evidence.amplitude_sigma])
+def _off(sites: Sites, seen: Seen, evidence: Evidence, use: BoolArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Deviations (K, 3) of y, x and brightness from the sites' means, their standard errors, and which of `use` are known."""
+    off, sigma, known = off_all(
+        seen.row, use, evidence.offset_yx_px, evidence.offset_sigma_px, evidence.amplitude, evidence.amplitude_sigma,
+        sites.amplitude,
+    )  # fmt: skip
+    return off, sigma, known
 
 
 def learn(sites: Sites, seen: Seen, evidence: Evidence) -> None:
     """Move means and spreads of calm sites; a site that is being pushed keeps what it was."""
-    off, sigma = _off(sites, seen, evidence)
-    use = evidence.good & (sites.state[seen.row] == OCCUPIED) & np.isfinite(off).all(axis=1)
+    off, sigma, use = _off(sites, seen, evidence, evidence.good & (sites.state[seen.row] == OCCUPIED))
     learn_all(
         seen.row, use, off, sigma, sites.hits, sites.home_yx_px, sites.amplitude, sites.place_variance,
         sites.amplitude_variance, ESTABLISHED,
@@ -107,13 +109,11 @@ def _turn(sites: Sites, row: int, sigma: float, rules: Rules) -> Change | None:
 
 def _moves(sites: Sites, seen: Seen, evidence: Evidence, rules: Rules) -> list[Change]:
     use = evidence.good & seen.inner & (sites.state[seen.row] == OCCUPIED) & (sites.hits[seen.row] >= ESTABLISHED)
-    off, sigma = _off(sites, seen, evidence)
-    use &= np.isfinite(off).all(axis=1)
+    off, sigma, use = _off(sites, seen, evidence, use)
     r = seen.row
     push_all(r, use, off, sigma, sites.push, sites.run, sites.run_frames, sites.onset, sites.hot, rules.sequence)
     limit = limit_for(rules.confirm)
-    far = np.flatnonzero(use & (np.hypot(sites.push[r, 0], sites.push[r, 1]) > limit))
-    other = np.flatnonzero(use & (np.abs(sites.push[r, 2]) > limit))
+    far, other = over_all(r, use, sites.push, limit)
     if not len(far) and not len(other):
         return []
     sources = _changing(sites, seen, rules)
