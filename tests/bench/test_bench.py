@@ -34,7 +34,7 @@ def test_report_holds_every_stage_and_the_first_frame() -> None:
     """Quantiles in order, the whole no shorter than its longest stage, and memory in its bounds."""
     report = measure(prepared(), Plan(frames=16, side=256))
     assert report["frames"] == 16
-    assert list(report["stages_ms"]) == ["read", "detect", "lattice", "gpa", "drift", "strain", "record"]
+    assert list(report["stages_ms"]) == ["read", "detect", "lattice", "gpa", "drift", "strain", "tracks", "record"]
     for row in (report["end_to_end_ms"], report["with_first_frames_ms"], *report["stages_ms"].values()):
         assert 0 <= row["p50"] <= row["p95"] <= row["p99"] <= row["max"]
     assert report["end_to_end_ms"]["p50"] >= max(row["p50"] for row in report["stages_ms"].values())
