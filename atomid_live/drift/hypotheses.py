@@ -187,7 +187,7 @@ class Histories:
         away = weighed.away[parent, child]
         step = weighed.candidates[child] - self._place[parent]
         velocity = self._velocity[parent] + np.where(jumped[:, None], 0.0, gain * away)
-        if not jumped[0] and self.count == 1:
+        if not jumped[0]:
             self._innovations.append(float((away[0] ** 2).mean() / self._foreseen(np.full(2, weighed.noise_variance)).mean()))
         self._place, self._velocity, self._base = weighed.candidates[child].copy(), velocity, self._base[parent].copy()
         prior = weighed.prior[parent, child]

@@ -33,17 +33,13 @@ class Seen:
 
 @dataclass(slots=True)
 class Moment:
-    """One prepared frame on its way through the tracker.
-
-    `rivalry` is the height of the second highest correlation peak over the highest, where no lattice is known; else 0.
-    """
+    """One prepared frame on its way through the tracker."""
 
     frame: Frame
     image: Image
     binned: Image
     spectrum: Spectrum
     relief: Image | None = None
-    rivalry: float = 0.0
 
 
 def cell_px(reference: Reference) -> float:
@@ -77,9 +73,7 @@ def find_fine(
     if reference.periods is not None:
         start = correlator.highest_near(grid, expected, SEARCH_OF_LONGEST * reference.periods.longest)
     else:
-        peaks = correlator.highest(grid, PEAKS, APART_PX)
-        shifts = [p[0] for p in peaks]
-        moment.rivalry = peaks[1][1] / peaks[0][1] if len(peaks) > 1 else 0.0
+        shifts = [p[0] for p in correlator.highest(grid, PEAKS, APART_PX)]
         start = shifts[0] if shifts else expected
     return refine(reference.mean, moment.image, start), shifts
 

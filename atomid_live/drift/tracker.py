@@ -41,7 +41,6 @@ LEAST_CORRELATION = 0.035
 USUAL_VELOCITY_NM_S = 0.05
 LEAST_SPEED_CELLS = 0.2
 CANDIDATES_SHOWN = 6
-MOST_RIVALRY = 0.85
 FAINT_CORRELATION = 0.2
 RELIEF_WITHOUT_CELL = 8.0
 
@@ -238,8 +237,8 @@ class DriftTracker:
                 break
         assert weighed is not None and evidence is not None
         verdict = self._histories.adopt(weighed)
-        # a lattice too faint to be recognised as one shows as many peaks of like height
-        guessed = moment.rivalry > MOST_RIVALRY and fine.correlation < FAINT_CORRELATION
+        # a lattice too faint to be recognised as one looks like a texture with many peaks of like height
+        guessed = self._reference.periods is None and fine.correlation < FAINT_CORRELATION
         sure = is_sure(verdict, evidence, self._trust) and not (guessed or lacking)
         self._usual.learn(weighed.best_nats, sure)
         if sure:
