@@ -83,7 +83,8 @@ _READING = (
     "frame not flagged to the next. flagged: frames said to be unsure; of these, right: the total was right all the same (a "
     "false alarm where the data could tell; in D5 they cannot). fine: error of steps that are right, per axis. total, end: "
     "error of totals not flagged and not off by a cell, over all frames and at the end of each run. z: that error over the "
-    "stated one. velocity: against the straight line through the true totals of the same frames."
+    "stated one. velocity: against the straight line through the true totals of the same frames. A run whose lattice is too faint "
+    "to be found in its first frames (D6) stays flagged."
 )
 
 
