@@ -19,6 +19,8 @@ from atomid_live.evaluate.report import place
 from atomid_live.evaluate.tables import table
 
 SCHEMA = 1
+MOST_FLAGGED = 0.1
+LEAST_STEPS = 2970  # of 3000 frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ def met(name: str, result: DriftScore) -> str:
         lost.append(f"undetected {rate:.1e}")
     if name in ("D6", "D7", "D8") and not result.fine_pm <= 10:
         lost.append(f"fine {result.fine_pm:.1f} pm")
+    if name != "D5" and result.flagged > MOST_FLAGGED * result.frames:
+        lost.append(f"flagged {100 * result.flagged / result.frames:.0f} %")
+    if name in ("D5", "D6") and result.frames < LEAST_STEPS:
+        lost.append(f"{result.frames} steps of {LEAST_STEPS}")
     return "no: " + ", ".join(lost) if lost else "yes"
 
 
@@ -83,8 +89,8 @@ _READING = (
     "frame not flagged to the next. flagged: frames said to be unsure; of these, right: the total was right all the same (a "
     "false alarm where the data could tell; in D5 they cannot). fine: error of steps that are right, per axis. total, end: "
     "error of totals not flagged and not off by a cell, over all frames and at the end of each run. z: that error over the "
-    "stated one. velocity: against the straight line through the true totals of the same frames. A run whose lattice is too faint "
-    "to be found in its first frames (D6) stays flagged."
+    "stated one. velocity: against the straight line through the true totals of the same frames. A run whose lattice is too "
+    "faint to be found (D6) stays flagged; more than a tenth of the frames flagged counts as missed, but in D5."
 )
 
 

@@ -67,7 +67,9 @@ def test_targets_are_judged_as_the_page_says() -> None:
     good = score([_run()])
     assert met("D1", good) == "yes"
     assert "hops" in met("D2", replace(good, hops=1))
-    assert met("D5", replace(good, flagged=good.frames)) == "yes"
+    assert met("D5", replace(good, frames=3000, flagged=3000)) == "yes"
+    assert "steps of" in met("D5", replace(good, flagged=good.frames))
+    assert "flagged 13 %" in met("D8", replace(good, flagged=5))
     assert "flagged" in met("D5", good)
     assert "undetected" in met("D6", replace(good, undetected=1))
 
