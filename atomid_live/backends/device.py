@@ -37,7 +37,7 @@ from atomid_live.detect.normalise import Prepared, prepare
 from atomid_live.detect.refine import FAILED_SIGMA, LOW_DOSE, MOST_LOW_DOSE, _common
 from atomid_live.detect.spacing import SMALLEST_SIGMA_PX, Scale
 from atomid_live.detect.support import translations
-from atomid_live.detect.unet import agree, flagged, read_judge
+from atomid_live.detect.unet import agree, flagged, read_judge, sees_nothing
 from atomid_live.flags import Flag
 from atomid_live.kernels.frame_params import MapRule, canonical_shape, fill
 from atomid_live.kernels.judge import DeviceJudge
@@ -147,6 +147,9 @@ class DeviceDetector:
         outside = int(Flag.MODEL_OUT_OF_RANGE) if beyond.worst > 1.0 else 0
         if max(beyond.scale, beyond.texture) > 1.0 and self._detect.threshold is None:
             return flagged(self._dog.detect(frame), outside)
+        columns = int(np.count_nonzero(seen.answer[:, Answer.KEPT] > 0))
+        if self._detect.threshold is None and sees_nothing(oriented.scale, columns):
+            return flagged(self._dog.detect(frame), int(Flag.MODEL_OUT_OF_RANGE))
         return flagged(_detections(seen, prepared.frame_flags, oriented.scale, sigma), outside)
 
     def warm_up(self, shape: tuple[int, int]) -> None:

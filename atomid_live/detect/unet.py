@@ -14,6 +14,7 @@ from atomid_live.detect.judge import Judge, chosen, features
 from atomid_live.detect.limits import out_of_range
 from atomid_live.detect.look import Look, Looker
 from atomid_live.detect.normalise import prepare
+from atomid_live.detect.scale import Scale
 from atomid_live.errors import ModelError
 from atomid_live.flags import Flag
 from atomid_live.protocols import Network
@@ -22,6 +23,7 @@ from atomid_live.types import NAN, Detections, Frame
 
 JUDGE_FILE = "judge.npz"
 SPACING_AGREES = 1.7
+LEAST_OF_LATTICE = 12
 
 
 class Card(Protocol):
@@ -52,6 +54,11 @@ def agree(spacing_px: float, learned_px: float) -> bool:
     """Whether the columns are as far apart as the network expected; a missing number contradicts nothing."""
     ratio = spacing_px / learned_px if learned_px > 0 else NAN
     return not np.isfinite(ratio) or 1.0 / SPACING_AGREES < ratio < SPACING_AGREES
+
+
+def sees_nothing(scale: Scale, columns: int) -> bool:
+    """Whether a network has found hardly a column of a lattice whose Bragg spots are there."""
+    return scale.kind == "lattice" and columns < LEAST_OF_LATTICE
 
 
 def flagged(found: Detections, frame_flags: int) -> Detections:
@@ -108,6 +115,8 @@ class UnetDetector:
         seen = features(peaks)
         score = self._judge.probability(seen)
         keep = chosen(score, seen) if self._detect.threshold is None else score >= self._detect.threshold
+        if self._detect.threshold is None and sees_nothing(look.scale, int(np.count_nonzero(keep))):
+            return flagged(self._classical.detect(frame), int(Flag.MODEL_OUT_OF_RANGE))
         found = assemble(
             look.prepared,
             look.refined.take(keep),

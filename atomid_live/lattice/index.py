@@ -19,7 +19,7 @@ from atomid_live.types import Detections, FloatArray, IntArray, Lattice
 LEAST_COLUMNS = 12
 FEW_COLUMNS, FEW_INDEXED, FEW_RESIDUAL = 60, 0.7, 0.15
 SPACING_COLUMNS = 800
-LEAST_INDEXED = 0.5
+LEAST_INDEXED, LEAST_AMONG_GRAINS = 0.5, 0.35
 SAME_SITE_SPACINGS = 0.3
 NEAR_MEMBERS = 3
 CLASS_OF_MAIN = 0.2
@@ -246,13 +246,17 @@ def _finish(yx: FloatArray, found: Indexed, shape: tuple[int, int], spacing: flo
     fit = fit_lattice(yx, found.cell, found.site)
     bend = fit.residual_px / spacing
     doubtful = bend > BENT_SPACINGS or found.site.max() >= COINCIDENCE_CLASSES or found.broken > BROKEN_SHARE
+    grains: list[Indexed] = []
     if doubtful or (loose.mean() > LEAST_LOOSE and loose.sum() >= 2 * GRAIN_COLUMNS):
         grains = find_grains(yx, spacing, _tight)
         if _worth(yx, grains, found, spacing, doubtful):
             return _several(yx, grains, shape, spacing)
     indexed = 1 - float(loose.mean())
-    if indexed < LEAST_INDEXED:
+    if indexed < LEAST_INDEXED and (len(grains) < 2 or indexed < LEAST_AMONG_GRAINS):
         return Lattice.none_for(count, f"only {indexed:.0%} of the columns fit a common lattice")
+    if indexed < LEAST_INDEXED:
+        words = f"grains or inclusions that no common lattice holds; {indexed:.0%} of the columns belong to the one used"
+        return replace(_as_lattice(yx, found, shape), flags=int(Flag.SEVERAL_LATTICES), reason=words)
     if count < FEW_COLUMNS and (indexed < FEW_INDEXED or bend > FEW_RESIDUAL):
         return Lattice.none_for(count, f"{count} columns are too few for so loose a lattice")
     reason, flags = _verdict(indexed, found.broken, bend)

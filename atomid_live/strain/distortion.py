@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from atomid_live.errors import CalibrationError
+from atomid_live.errors import CalibrationError, UsageError
 from atomid_live.flags import Flag
 from atomid_live.lattice.sites import fit_lattice
 from atomid_live.strain.reference import Cell, known_basis
@@ -86,6 +86,12 @@ def seen_lattice(result: Result, motion: ScanMotion) -> SeenLattice:
     """
     found, lattice = result.detections, result.lattice
     use = (lattice.site >= 0) & ((found.flags & (Flag.EDGE | Flag.FIT_FAILED)) == 0)
+    if not use.any():
+        why = lattice.reason or "no column has a place"
+        raise UsageError(
+            f"{result.origin.source or 'the frame'} shows no lattice to calibrate by ({why}); "
+            "take a frame that one crystal fills"
+        )
     yx, cell, site = found.yx_px[use], lattice.cell[use], lattice.site[use]
     fit = fit_lattice(yx, cell, site)
     size = np.array(result.pixel_size_yx_nm)

@@ -189,7 +189,8 @@ def test_labelled_frame_without_parameters(real_data):
     labels = read_points(real_data / "labelled" / "res2" / "000.csv")
     joint = read_points(real_data / "labelled" / "res2" / "000_joint.csv")
     report = score_points(found.yx_px, labels, **where)
-    assert report["at_0.5d"]["f1"] >= 0.995
+    # the round window of the fit lets ten faint columns more pass on this frame; on simulated crystals it is the better one
+    assert report["at_0.5d"]["f1"] >= 0.994
     assert report["at_0.25d"]["f1"] >= 0.975
     # the joint fit takes all pixels alike; weighed by their noise, fits come nearer to simulated truth and stray from it here
     assert max(score_points(found.yx_px, joint, **where)["localisation"]["rmse_xy_px"]) <= 0.5

@@ -172,3 +172,10 @@ def test_a_frame_the_network_does_not_know_goes_to_the_classical_detector(
     monkeypatch.setattr(unet, "out_of_range", lambda *_: OutOfRange(dose=1.3))
     faint = detector.detect(frame)
     assert faint.frame_flags & Flag.MODEL_OUT_OF_RANGE and not np.array_equal(faint.score, classical.score)
+
+
+def test_a_lattice_of_which_the_network_sees_nothing_goes_to_the_classical_detector() -> None:
+    from atomid_live.detect.unet import LEAST_OF_LATTICE, sees_nothing
+
+    lattice, none = Scale(4.0, 20.0, 50.0, "lattice", 0.9, 20.0), Scale()
+    assert sees_nothing(lattice, 0) and not sees_nothing(lattice, LEAST_OF_LATTICE) and not sees_nothing(none, 0)
