@@ -15,7 +15,7 @@ from atomid_live.errors import ModelError, UsageError
 CARD = "engine.toml"
 SCHEMA = 1
 DEFAULT_ENGINE = "unet"
-_NEEDED = {"name": str, "schema": int, "files": dict, "input": dict, "output": dict, "threshold": dict}
+_NEEDED = {"name": str, "schema": int, "files": dict, "input": dict, "output": dict}
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def write_engine(
     folder : Path
         Where to write; other files already there (`model_int8.onnx`) are listed too.
     tables : mapping
-        Further tables of the card: `threshold` is required, `output` is completed, `metrics` and `calibration` are usual.
+        Further tables of the card: `output` is completed, `metrics` and `calibration` are usual.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shipped = Shipped(network)

@@ -18,19 +18,6 @@ CALIBRATION_CROPS = 128
 # Eight-bit weights ship as default when they cost less than this in mean F1 on frames that nothing was chosen on.
 COSTS_NOTHING = 0.003
 
-# Where dose is low all peaks of the map are low: the threshold is about half the ninth decile of a frame's peak heights, less
-# where that is low already. The knots, and the significance for single atoms, were chosen on simulated scenes of
-# `atomid_live.simulate`, an image model that training does not share.
-THRESHOLD: dict[str, Any] = {
-    "quantile": 0.9,
-    "lattice_typical": [0.05, 0.3, 0.5, 0.65, 0.8],
-    "lattice_least": [0.015, 0.05, 0.1, 0.2, 0.4],
-    "sparse_typical": [0.05, 0.85],
-    "sparse_least": [0.1, 0.1],
-    "sparse_significance": 4.0,
-}
-
-
 # Frames whose peaks the judge learns from.
 JUDGE_FRAMES = 2400
 
@@ -67,7 +54,7 @@ def ship(settings: TrainSettings, folder: Path, name: str, frames: int = 400) ->
     network, step = load_compact(settings.out / "checkpoint.pt", settings)
     for name_of in ("model_int8.onnx", JUDGE_FILE):
         (folder / name_of).unlink(missing_ok=True)
-    tables: dict[str, dict[str, Any]] = {"threshold": THRESHOLD}
+    tables: dict[str, dict[str, Any]] = {}
     write_engine(name, network, settings, folder, tables)
     quantise(folder / "model.onnx", folder / "model_int8.onnx", settings.recipe, CALIBRATION_CROPS)
     write_engine(name, network, settings, folder, tables | {"output": {"default_precision": "int8"}})
